@@ -1,0 +1,42 @@
+# Two commands set everything up: `make demo` and `make test`. PYTHON picks the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast check leaderboard clean
+
+demo: $(VENV)/.installed
+	$(BIN)/mpm-eval run --task transfer --task llava_zh --task alignment --model mpm-tiny \
+	    --out results/demo/runs/mpm-tiny
+	$(BIN)/mpm-eval leaderboard --runs results/demo/runs --out results/demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/pytest -n 2
+
+# The inner loop: under 30 seconds.
+test-fast: $(VENV)/.installed-test
+	$(BIN)/pytest -n 2 -m "not slow"
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy mpm_eval training
+
+# The committed leaderboard, from nothing but the shipped checkpoint.
+leaderboard: $(VENV)/.installed
+	$(BIN)/mpm-eval run --task emoji --task transfer --task llava --task probe --model mpm-tiny
+	$(BIN)/mpm-eval leaderboard
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) results/demo

@@ -1,0 +1,53 @@
+"""The languages the project knows, their own names, and the named groups."""
+
+from mpm_eval.errors import UserError, unknown
+
+PIVOT = "en"
+
+# BCP 47 tag -> (English name, its own name)
+LANGUAGES: dict[str, tuple[str, str]] = {
+    "en": ("English", "English"),
+    "zh": ("Chinese", "中文"),
+    "de": ("German", "Deutsch"),
+    "fr": ("French", "français"),
+    "es": ("Spanish", "español"),
+    "pt": ("Portuguese", "português"),
+    "it": ("Italian", "italiano"),
+    "nl": ("Dutch", "Nederlands"),
+    "ja": ("Japanese", "日本語"),
+    "ko": ("Korean", "한국어"),
+    "ru": ("Russian", "русский"),
+    "ar": ("Arabic", "العربية"),
+    "hi": ("Hindi", "हिन्दी"),
+    "sw": ("Swahili", "Kiswahili"),
+    "tr": ("Turkish", "Türkçe"),
+    "vi": ("Vietnamese", "Tiếng Việt"),
+}
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "core": ("en", "zh", "de", "fr", "es"),
+    "european": ("pt", "it", "nl", "ru", "tr"),
+    "asian": ("ja", "ko", "vi", "hi", "ar"),
+    "low-resource": ("hi", "sw", "tr", "vi"),
+    "all": tuple(LANGUAGES),
+}
+
+
+def parse_languages(text: str) -> tuple[str, ...]:
+    """Return the language tags in `text` ("zh,de" or group names), in order, each once.
+
+    Raises UserError for an unknown tag or an empty list.
+    """
+    tags: list[str] = []
+    for part in (p.strip() for p in text.split(",")):
+        if not part:
+            continue
+        if part in GROUPS:
+            tags.extend(GROUPS[part])
+        elif part in LANGUAGES:
+            tags.append(part)
+        else:
+            raise unknown("language", part, [*LANGUAGES, *GROUPS], "--languages")
+    if not tags:
+        raise UserError("--languages: no language given; write tags or groups, e.g. zh,de or core")
+    return tuple(dict.fromkeys(tags))

@@ -1,0 +1,151 @@
+"""The records that cross a stage border: frozen dataclasses with a handful of fields each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RESULT_SCHEMA_VERSION = 1
+KINDS = ("generate", "choose", "probe")
+LABELS = ("pivot", "zero-shot", "quasi-zero-shot", "supervised", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One example in one language; `id` is shared by its parallel members in other languages."""
+
+    id: str
+    language: str
+    image: str | None  # key for Dataset.load_image; None for text-only samples
+    references: tuple[str, ...]  # acceptable answers, the best one first; never empty
+    cluster: str  # what the bootstrap resamples, usually the image
+    question: str = ""  # the sample's own question; "" where the task's prompt is the question
+    options: tuple[str, ...] = ()  # kind "choose"; references[0] is one of them
+    answer: int = -1  # index of the right option
+    category: str = ""  # e.g. conversation, detail, complex
+    cell: str = ""  # e.g. seen_concept/unseen_style
+    closed: bool = True  # scored exactly; False: scored against references
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.id, self.language)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a backend is asked: a rendered prompt, a picture, and options to choose from."""
+
+    prompt: str
+    language: str
+    image: "Image | None" = None
+    image_key: str | None = None  # equal keys are equal pictures: a backend may encode them once
+    options: tuple[str, ...] = ()
+    max_new_tokens: int = 32
+    references: tuple[str, ...] = ()  # only filled for backends with the capability "oracle"
+
+
+@dataclass(frozen=True, slots=True)
+class OptionScore:
+    """Log-probability (natural log, summed over tokens) of one option and its token count."""
+
+    logprob: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A raw model output with the sample it belongs to; `error` set means failed, never scored."""
+
+    id: str
+    language: str
+    prompt: str
+    output: str = ""
+    option_scores: tuple[OptionScore, ...] = ()
+    error: str = ""
+    input_sha256: str = ""  # over prompt, options and the decoded picture
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.id, self.language)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number with everything needed to trust it; one row of a result."""
+
+    metric: str
+    language: str
+    value: float | None  # None: no sample could be scored (n = 0)
+    ci95: tuple[float, float] | None
+    n: int  # samples that were scored
+    n_failed: int
+    higher_is_better: bool
+    signature: str  # metric, settings, tokenizer, bootstrap, library version
+    subset: str = ""  # "" = every sample; else "category=…" or "cell=…"
+    label: str = "unknown"  # one of LABELS, from the training record
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task file: data source, languages, prompts and metrics; no code."""
+
+    name: str
+    version: int
+    kind: str  # one of KINDS
+    description: str
+    languages: tuple[str, ...]
+    metrics: tuple[str, ...]
+    main_metric: str
+    data: Mapping[str, Any]  # {"source": "emoji", "split": "test", …}, checked by the reader
+    prompts: Mapping[str, str] = field(default_factory=dict)  # language -> template with {question}
+    pivot: str = "en"
+    main_subset: str = ""  # the subset shown in leaderboards
+    groups: tuple[str, ...] = ()
+    max_new_tokens: int = 32
+    licence: str = ""
+    citation: str = ""
+    sha256: str = ""  # of the canonical content, not of the file's bytes
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """What one training stage saw: the evidence for zero-shot labels."""
+
+    name: str  # align, pretrain, instruct
+    data: Mapping[str, str]  # data name -> sha256
+    multimodal_samples: Mapping[str, int]  # language -> distinct image-text samples seen
+    text_samples: Mapping[str, int]  # language -> distinct text-only samples seen
+    steps: int
+    seed: int
+    losses: Mapping[str, float] = field(default_factory=dict)  # first, last, validation
+    trained: Sequence[str] = ()  # parts with gradients
+    samples_seen: int = 0  # with repetition
+    images: Mapping[str, int] = field(default_factory=dict)  # style or source -> pictures
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """training.json of a checkpoint."""
+
+    recipe: str
+    pivot: str
+    stages: tuple[StageRecord, ...]
+    versions: Mapping[str, str]
+    schema_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """A model card: YAML front matter of model_cards/<name>/README.md."""
+
+    name: str
+    path: str  # folder of the card
+    checkpoint: str | None  # folder with config.json and model.safetensors
+    backend: str  # backend spec that loads it
+    languages: tuple[str, ...]
+    licence: str
+    description: str
+    sha256: str  # of the card's text

@@ -1,0 +1,170 @@
+"""Show: one run in the terminal: labels, scores, transfer, sample predictions, failures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpm_eval.errors import UserError
+from mpm_eval.metrics import load_metric
+from mpm_eval.schema import Score
+from mpm_eval.stages.result_schema import Result, load_result
+from mpm_eval.stages.rows import TRANSFER_METRICS, Joined
+from mpm_eval.stages.score import join, open_task_folder, task_folders
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+NUM_SAMPLES = 10
+MAX_FAILURES = 20
+MAX_CHARACTERS = 60
+
+# metric that says of one sample whether it is right; a probe has no samples
+_VERDICT_METRICS = {"choose": "accuracy", "generate": "exact_match"}
+
+
+def print_run(run: Path, console: "Console") -> None:
+    """Print every task of a scored run.
+
+    Text of models and data is shown as it is, without markup or control characters. Raises
+    UserError when the run has not been scored.
+    """
+    for folder in task_folders(run):
+        path = folder / "result.json"
+        if not path.is_file():
+            raise UserError(f"{folder}: not scored yet; score it with: mpm-eval score {run}")
+        result = load_result(path)
+        _print_head(result, console)
+        _print_labels(result, console)
+        _print_scores(result, console)
+        if result.task.kind != "probe":
+            _print_predictions(folder, result, console)
+
+
+def _print_head(result: Result, console: "Console") -> None:
+    limit = "" if result.limit is None else f", limited to {result.limit} samples per language"
+    console.print(plain(f"{result.task.name} (version {result.task.version})"), style="bold")
+    console.print(plain(f"model {result.model.name} ({result.model.sha256[:12]})"))
+    console.print(
+        plain(f"{result.num_samples} samples, {result.num_failed} failed, seed {result.seed}{limit}")
+    )
+
+
+def _print_labels(result: Result, console: "Console") -> None:
+    table = _table(console, "language", "label", "evidence")
+    for language in result.languages:
+        status = result.zero_shot[language]
+        table.add_row(plain(language), plain(status.label), plain(status.evidence))
+    console.print(table)
+
+
+def _print_scores(result: Result, console: "Console") -> None:
+    table = _table(console, "metric", "subset", "language", "value", "95 %", "n", "failed")
+    transfer = _table(console, "transfer", "subset", "language", "value", "95 %", "n", "failed")
+    for score in result.scores:
+        target = transfer if score.metric in TRANSFER_METRICS else table
+        target.add_row(*map(plain, _score_cells(score)))
+    console.print(table)
+    if transfer.row_count:
+        console.print(transfer)
+    for skipped in result.skipped:
+        console.print(plain(f"{skipped.metric}, {skipped.language}: not scored, {skipped.reason}"))
+
+
+def _score_cells(score: Score) -> list[str]:
+    value = "–" if score.value is None else f"{score.value:.2f}"
+    interval = "–" if score.ci95 is None else f"{score.ci95[0]:.2f} to {score.ci95[1]:.2f}"
+    return [
+        score.metric,
+        score.subset or "all",
+        score.language,
+        value,
+        interval,
+        str(score.n),
+        str(score.n_failed) if score.n_failed else "",
+    ]
+
+
+def _print_predictions(folder: Path, result: Result, console: "Console") -> None:
+    try:
+        joined = [j for members in join(open_task_folder(folder)).values() for j in members]
+    except UserError as error:
+        # the scores are still those of the run; only its samples can no longer be read
+        console.print(plain(f"samples not shown: {error}"))
+        return
+    table = _table(console, "", "sample", "language", "prediction", "reference")
+    for member in _spread([j for j in joined if not j.failed], NUM_SAMPLES):
+        sample = member.sample
+        table.add_row(
+            plain(verdict(member, result.task.kind)),
+            plain(sample.id),
+            plain(sample.language),
+            plain(_answer(member), MAX_CHARACTERS),
+            plain(sample.references[0], MAX_CHARACTERS),
+        )
+    console.print(table)
+    failed = [j.prediction for j in joined if j.failed]
+    for prediction in failed[:MAX_FAILURES]:
+        line = f"failed: {prediction.id} ({prediction.language}): {prediction.error}"
+        console.print(plain(line, 4 * MAX_CHARACTERS))
+    if len(failed) > MAX_FAILURES:
+        console.print(f"failed: {len(failed) - MAX_FAILURES} more", highlight=False)
+
+
+def verdict(member: Joined, kind: str) -> str:
+    """Return "✓" for a right answer, "✗" for a wrong one, "" where it is not right or wrong."""
+    metric = load_metric(_VERDICT_METRICS[kind])
+    item = member.item
+    if not item.closed or not metric.applies(item):
+        return ""
+    value = float(metric.aggregate(metric.statistics([item], item.language).sum(axis=0)))
+    return "✓" if value == metric.range[1] else "✗"
+
+
+def _answer(member: Joined) -> str:
+    scores = member.prediction.option_scores
+    if not scores:
+        return member.prediction.output
+    best = max(range(len(scores)), key=lambda i: scores[i].logprob)
+    return member.sample.options[best]
+
+
+def _spread(joined: Sequence[Joined], number: int) -> list[Joined]:
+    """Return at most `number` members, evenly spaced."""
+    if len(joined) <= number:
+        return list(joined)
+    return [joined[i * len(joined) // number] for i in range(number)]
+
+
+def _table(console: "Console", *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    # lines and bold are for eyes; a pipe gets columns of words
+    table = Table(
+        box=box.SIMPLE if console.is_terminal else None, pad_edge=False, show_edge=False
+    )
+    for column in columns:
+        right = column in ("value", "n", "failed")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def plain(text: str, width: int | None = None) -> "Text":
+    """Return `text` on one line, cut to `width`; markup is not read, controls are replaced."""
+    from rich.text import Text
+
+    line = " ".join(text.split())
+    shown = "".join("\N{REPLACEMENT CHARACTER}" if _controls(c) else c for c in line)
+    if width is not None and len(shown) > width:
+        shown = shown[: width - 1] + "…"
+    return Text(shown)
+
+
+def _controls(character: str) -> bool:
+    # joiners (category Cf) stay: Hindi, Arabic and emoji need them
+    from unicodedata import bidirectional, category
+
+    overrides = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return category(character) in ("Cc", "Cs") or bidirectional(character) in overrides
