@@ -57,9 +57,7 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     for name, field in fields.items():
         if name in mapping:
             values[name] = _convert(hints[name], mapping[name], f"{where}: {name}")
-        elif (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ):
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: key '{name}' is missing")
     return cls(**values)
 

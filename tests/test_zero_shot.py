@@ -52,7 +52,9 @@ def test_without_a_record_the_label_is_unknown_even_for_the_pivot() -> None:
 
 def test_the_pivot_of_the_record_is_labelled_pivot() -> None:
     assert label(record(PIVOT_ONLY), "en") == "pivot"
-    assert label(TrainingRecord("r", "de", (stage("pretrain", {"de": 9}),), {}), "en") == "zero-shot"
+    assert (
+        label(TrainingRecord("r", "de", (stage("pretrain", {"de": 9}),), {}), "en") == "zero-shot"
+    )
 
 
 def test_a_language_never_seen_is_zero_shot_and_the_evidence_says_so() -> None:

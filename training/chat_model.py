@@ -31,7 +31,10 @@ def collate(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> Batc
     """Return one right-padded batch; under a causal mask padding cannot change an answer."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), PAD, dtype=torch.long)
-    answer, source = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    answer, source = (
+        torch.zeros_like(ids, dtype=torch.bool),
+        torch.zeros_like(ids, dtype=torch.bool),
+    )
     for index, row in enumerate(rows):
         end = len(row.ids)
         ids[index, :end] = torch.tensor(row.ids)

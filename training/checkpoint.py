@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mpm_eval.errors import UserError
-from mpm_eval.schema import TrainingRecord
-from mpm_eval.strict import build, canonical_sha256, file_sha256, read_json, to_jsonable, write_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from mpm_eval.errors import UserError
+from mpm_eval.schema import TrainingRecord
+from mpm_eval.strict import build, canonical_sha256, file_sha256, read_json, to_jsonable, write_json
 from training.chat_model import ChatModel
 from training.language_model import LanguageModelConfig, TinyDecoder
 from training.resampler import Resampler, ResamplerConfig
@@ -38,10 +38,14 @@ def build_model(
     eye = EfficientNetLite0(vision.width)
     lm = TinyDecoder(language_model)
     bridge = Resampler(resampler, eye.dim, lm.width)
-    return ChatModel(lm, eye, bridge, ChatTokenizer(tokenizer, resampler.num_tokens), vision.image_size)
+    return ChatModel(
+        lm, eye, bridge, ChatTokenizer(tokenizer, resampler.num_tokens), vision.image_size
+    )
 
 
-def save_checkpoint(folder: Path, model: ChatModel, configs: Mapping[str, Any], record: TrainingRecord) -> None:
+def save_checkpoint(
+    folder: Path, model: ChatModel, configs: Mapping[str, Any], record: TrainingRecord
+) -> None:
     """Write a checkpoint in half precision; weights last, so a folder with weights is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"format": FORMAT, "format_version": FORMAT_VERSION, **to_jsonable(configs)}
@@ -62,17 +66,17 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> tuple[ChatModel, Train
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(f"{where}: not a checkpoint of this trainer (format is not '{FORMAT}')")
     if config.get("format_version", 0) > FORMAT_VERSION:
-        raise UserError(f"{where}: format_version {config['format_version']} is newer than this program")
-    parts = {
-        key: build(cls, config.get(key, {}), f"{where}: {key}")
-        for key, cls in (
-            ("language_model", LanguageModelConfig),
-            ("vision", VisionConfig),
-            ("resampler", ResamplerConfig),
+        raise UserError(
+            f"{where}: format_version {config['format_version']} is newer than this program"
         )
-    }
+    language_model, vision, resampler = (
+        build(LanguageModelConfig, config.get("language_model", {}), f"{where}: language_model"),
+        build(VisionConfig, config.get("vision", {}), f"{where}: vision"),
+        build(ResamplerConfig, config.get("resampler", {}), f"{where}: resampler"),
+    )
     tensors, _ = read_tensors(folder / "model.safetensors")
-    model = build_model(_tokenizer(folder / "tokenizer.json"), **parts)
+    tokenizer = _tokenizer(folder / "tokenizer.json")
+    model = build_model(tokenizer, language_model, vision, resampler)
     expected = {name: value.shape for name, value in model.state_dict().items()}
     found = {name: value.shape for name, value in tensors.items()}
     if expected != found:
@@ -96,7 +100,9 @@ def checkpoint_sha256(folder: Path) -> str:
     return canonical_sha256({name: file_sha256(folder / name) for name in _IDENTITY})
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write safetensors in one step: kill -9 leaves the old file or the new one, whole."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -107,7 +113,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str,
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be written ({error}); the previous file is unchanged") from None
+        raise UserError(
+            f"{path}: cannot be written ({error}); the previous file is unchanged"
+        ) from None
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -121,7 +129,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             state = json.loads((file.metadata() or {}).get("state", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: truncated or not a safetensors file ({error}); copy it again") from None
+        raise UserError(
+            f"{path}: truncated or not a safetensors file ({error}); copy it again"
+        ) from None
     return tensors, state
 
 

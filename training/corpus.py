@@ -7,7 +7,6 @@ from functools import cached_property
 
 from mpm_eval.data._emoji_data import Concept, EmojiData, codepoints
 from mpm_eval.data.emoji_qa import QA_LANGUAGES, caption_prompts, questions
-
 from training.recipe import Recipe
 from training.tokenizer import Example
 
@@ -113,9 +112,7 @@ class EmojiCorpus:
         words = rng.sample(keywords, min(len(keywords), rng.randint(1, _MAX_KEYWORDS)))
         return " ".join([name, *words] if kind < 0.75 else words)
 
-    def _question(
-        self, concept: Concept, language: str, rng: random.Random
-    ) -> tuple[str, str]:
+    def _question(self, concept: Concept, language: str, rng: random.Random) -> tuple[str, str]:
         qa = rng.choice(questions(concept, language, seed=str(rng.randrange(16))))
         return qa.question, qa.references[0]
 

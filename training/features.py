@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mpm_eval.data._emoji_data import EmojiData
-from mpm_eval.strict import canonical_sha256
 from torch import Tensor
 
+from mpm_eval.data._emoji_data import EmojiData
+from mpm_eval.strict import canonical_sha256
 from training.augment import augment
 from training.chat_model import ChatModel
 from training.checkpoint import read_tensors, write_tensors

@@ -7,12 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
 from mpm_eval import __version__
 from mpm_eval.data._emoji_data import emoji_data
 from mpm_eval.errors import UserError
 from mpm_eval.schema import TrainingRecord
 from mpm_eval.strict import read_json
-
 from training.chat_model import ChatModel
 from training.checkpoint import (
     build_model,
@@ -53,7 +53,9 @@ def train(
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot be created ({error.strerror}); give another --out") from None
+        raise UserError(
+            f"{out}: cannot be created ({error.strerror}); give another --out"
+        ) from None
     torch.set_num_threads(recipe.threads)
     context, eye = _context(recipe)
     state = State(work / "state.safetensors", recipe.sha256)
@@ -94,7 +96,6 @@ def _context(recipe: Recipe) -> tuple[Context, str]:
 
 def _replace_vocab(recipe: Recipe, vocab_size: int) -> LanguageModelConfig:
 
-
     return replace(recipe.language_model, vocab_size=vocab_size)
 
 
@@ -105,8 +106,9 @@ def _add_features(context: Context, work: Path, report: Report) -> None:
     def told(name: str) -> Callable[[int, int], None]:
         return lambda done, total: report(name, done, total, float("nan"), float("nan"))
 
-    context.pictures = training_pictures(data)
-    context.validation_pictures = validation_pictures(data)
+    most = recipe.pretrain.max_pictures or None
+    context.pictures = training_pictures(data)[:most]
+    context.validation_pictures = validation_pictures(data)[:most]
     context.features_ANPC = picture_features(
         context.model,
         data,

@@ -55,7 +55,9 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         b, t, d = x_BTD.shape
-        qkv = self.qkv(self.attention_norm(x_BTD)).view(b, t, 3, self.num_heads, d // self.num_heads)
+        qkv = self.qkv(self.attention_norm(x_BTD)).view(
+            b, t, 3, self.num_heads, d // self.num_heads
+        )
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(
             _rotate(q, rotary), _rotate(k, rotary), v, attn_mask=mask, is_causal=mask is None
@@ -83,7 +85,9 @@ class TinyDecoder(nn.Module):
         for name, weight in self.named_parameters():
             if weight.dim() == 2 and name != "embedding.weight":
                 residual = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(weight, std=0.04 / (math.sqrt(2 * config.num_layers) if residual else 1))
+                nn.init.normal_(
+                    weight, std=0.04 / (math.sqrt(2 * config.num_layers) if residual else 1)
+                )
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         return self.embedding(ids_BT)

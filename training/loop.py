@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from mpm_eval.errors import UserError
 from mpm_eval.schema import StageRecord
 from mpm_eval.strict import build, to_jsonable
-
 from training.checkpoint import read_tensors, write_tensors
 from training.optimizer import Optimizer, rate
 from training.stages import Context, Stage, make_record
@@ -56,7 +56,9 @@ class State:
         records = [build(StageRecord, r, str(self.path)) for r in content.pop("records")]
         progress = Progress(**content, records=records)
         optimizer = {
-            k.removeprefix("optimizer|"): v for k, v in tensors.items() if k.startswith("optimizer|")
+            k.removeprefix("optimizer|"): v
+            for k, v in tensors.items()
+            if k.startswith("optimizer|")
         }
         return progress, optimizer
 
@@ -73,8 +75,14 @@ def _content(progress: Progress) -> dict[str, Any]:
     return content
 
 
-def run_stage(stage: Stage, context: Context, state: State, progress: Progress,
-              optimizer_state: dict[str, torch.Tensor], report: Report) -> None:
+def run_stage(
+    stage: Stage,
+    context: Context,
+    state: State,
+    progress: Progress,
+    optimizer_state: dict[str, torch.Tensor],
+    report: Report,
+) -> None:
     """Train one stage from `progress.step` to its end and append its record.
 
     The result does not depend on where the run was interrupted: batch, dropout and noise of a step

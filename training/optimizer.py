@@ -16,8 +16,11 @@ class Optimizer:
     align stage than AdamW alone; training/LOG.md has the figures.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], learning_rate: float, muon: bool):
-        matrices, others = {}, {}
+    def __init__(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], learning_rate: float, muon: bool
+    ):
+        matrices: dict[str, nn.Parameter] = {}
+        others: dict[str, nn.Parameter] = {}
         for name, parameter in parameters:
             hidden = muon and parameter.dim() == 2 and "embedding" not in name
             (matrices if hidden else others)[name] = parameter

@@ -11,7 +11,6 @@ from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import LANGUAGES
 from mpm_eval.resources import shipped
 from mpm_eval.strict import build, canonical_sha256, read_toml
-
 from training.language_model import LanguageModelConfig
 from training.resampler import ResamplerConfig
 from training.vision import VisionConfig
@@ -41,6 +40,7 @@ class PretrainConfig:
     warmup_steps: int = 50
     keyword_share: float = 0.5  # of captions that are a keyword instead of the name
     augmentations: int = 5  # precomputed views of each picture, the plain one included
+    max_pictures: int = 0  # of training and of validation, each; 0: all. For trials and tests
     matching: float = 0.0  # weight: hidden states of picture and of its English name agree (MSE)
     contrastive: float = 0.0  # weight: they agree more than with other names (InfoNCE)
 

@@ -7,15 +7,16 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
-from mpm_eval.schema import StageRecord
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mpm_eval.schema import StageRecord
 from training.chat_model import ChatModel, collate
 from training.corpus import EmojiCorpus, Picture
 from training.recipe import AlignConfig, InstructConfig, PretrainConfig, Recipe
 from training.tokenizer import ASSISTANT, Example
 
+_BLOCK = 16  # steps whose texts are drawn at once and sorted by length: half of a batch was padding
 _TEMPERATURE = 0.05  # of the contrastive term, on cosine similarities
 
 
@@ -36,8 +37,10 @@ class Stage(Protocol):
     """One stage: which parameters learn, from which examples, by which loss."""
 
     name: str
-    config: AlignConfig | PretrainConfig | InstructConfig
     muon: bool
+
+    @property
+    def config(self) -> AlignConfig | PretrainConfig | InstructConfig: ...
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]: ...
 
@@ -68,13 +71,26 @@ class Align:
 
     def __init__(self, context: Context):
         self.context, self.config = context, context.recipe.align
+        self._latest: tuple[int, list[list[Example]]] = (-1, [])
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(f"lm.{name}", p) for name, p in self.context.model.lm.named_parameters()]
 
     def examples(self, step: int) -> list[Example]:
-        rng = generator(self.context.recipe, self.name, step)
-        return [self.context.corpus.text_example(rng) for _ in range(self.config.batch_size)]
+        block, place = divmod(step, _BLOCK)
+        return self._block(block)[place]
+
+    def _block(self, block: int) -> list[list[Example]]:
+        """Return the batches of _BLOCK steps, examples of like length together, in random order."""
+        if self._latest[0] != block:
+            size = self.config.batch_size
+            rng = generator(self.context.recipe, self.name, block)
+            drawn = [self.context.corpus.text_example(rng) for _ in range(_BLOCK * size)]
+            drawn.sort(key=lambda e: len(self.context.model.tokenizer.example(e).ids))
+            batches = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+            rng.shuffle(batches)
+            self._latest = (block, batches)
+        return self._latest[1]
 
     def loss(self, examples: Sequence[Example]) -> Tensor:
         return self._loss(examples, self.config.noise)
@@ -132,7 +148,9 @@ class Pretrain:
         h_BLD = (torch.stack([s[answering] for s in states[1:]], dim=1) - mean) * scale
         target_B = torch.tensor([row[self.context.pictures[e.image].concept.id] for e in examples])
         loss = loss + config.matching * F.mse_loss(h_BLD, words_NLD[target_B])
-        near_BN = F.normalize(h_BLD.flatten(1), dim=-1) @ F.normalize(words_NLD.flatten(1), dim=-1).T
+        near_BN = (
+            F.normalize(h_BLD.flatten(1), dim=-1) @ F.normalize(words_NLD.flatten(1), dim=-1).T
+        )
         return loss + config.contrastive * F.cross_entropy(near_BN / _TEMPERATURE, target_B)
 
     @torch.no_grad()
@@ -150,9 +168,13 @@ class Pretrain:
         total, tokens = 0.0, 0
         for start in range(0, len(rows), 128):
             batch = collate(rows[start : start + 128])
-            visual = context.model.visual_tokens(context.validation_NPC[start : start + 128].float())
+            visual = context.model.visual_tokens(
+                context.validation_NPC[start : start + 128].float()
+            )
             num = int(batch.answer_BT.sum())
-            total += float(context.model.answer_loss(batch, context.model.inputs(batch, visual))) * num
+            total += (
+                float(context.model.answer_loss(batch, context.model.inputs(batch, visual))) * num
+            )
             tokens += num
         return total / tokens
 
@@ -162,7 +184,9 @@ class Pretrain:
         context, pivot = self.context, self.context.recipe.pivot
         model, concepts = context.model, context.corpus.trained_concepts
         rows = [
-            model.tokenizer.prompt(context.corpus.prompts[pivot], context.corpus.data.name(c, pivot))
+            model.tokenizer.prompt(
+                context.corpus.prompts[pivot], context.corpus.data.name(c, pivot)
+            )
             for c in concepts
         ]
         found: list[Tensor] = []
@@ -235,7 +259,9 @@ def random_views(context: Context, examples: Sequence[Example]) -> Tensor:
     return context.features_ANPC[views, torch.tensor([e.image for e in examples])].float()
 
 
-def make_record(stage: Stage, context: Context, curve: Sequence[float], validation: float) -> StageRecord:
+def make_record(
+    stage: Stage, context: Context, curve: Sequence[float], validation: float
+) -> StageRecord:
     """Return the evidence of one stage, counted by replaying its draws."""
     seen: dict[tuple[str, bool], set[tuple[str, str, str]]] = {}
     pictures: set[int] = set()
@@ -264,8 +290,14 @@ def make_record(stage: Stage, context: Context, curve: Sequence[float], validati
     )
 
 
-def _counts(seen: dict[tuple[str, bool], set[tuple[str, str, str]]], multimodal: bool) -> dict[str, int]:
-    return {lang: len(found) for (lang, is_multi), found in sorted(seen.items()) if is_multi is multimodal}
+def _counts(
+    seen: dict[tuple[str, bool], set[tuple[str, str, str]]], multimodal: bool
+) -> dict[str, int]:
+    return {
+        lang: len(found)
+        for (lang, is_multi), found in sorted(seen.items())
+        if is_multi is multimodal
+    }
 
 
 def _by_vendor(vendors: Iterable[str]) -> dict[str, int]:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from mpm_eval.errors import UserError
-from mpm_eval.strict import file_sha256
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mpm_eval.errors import UserError
+from mpm_eval.strict import file_sha256
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ _BN_EPS = 1e-3
 class Conv(nn.Module):
     """Convolution with TensorFlow's "same" padding (asymmetric at stride 2) and ReLU6 on demand."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True):
+    def __init__(
+        self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+    ):
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, kernel, stride, groups=groups, bias=True)
         self.kernel, self.stride, self.act = kernel, stride, act

@@ -289,7 +289,9 @@ def _identity(group: Sequence[Entry]) -> list[str]:
 
 
 def _table(group: Sequence[Entry], metric: str, subset: str, tags: Sequence[str]) -> list[str]:
-    digits = _DIGITS.get(group[0].result.task.main_metric if metric == "transfer_gap" else metric, 1)
+    digits = _DIGITS.get(
+        group[0].result.task.main_metric if metric == "transfer_gap" else metric, 1
+    )
     lines = [f"| model | {' | '.join(tags)} |", f"|---{'|--:' * len(tags)}|"]
     shown: list[tuple[str, Score]] = []
     for entry in group:

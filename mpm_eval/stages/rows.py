@@ -6,14 +6,12 @@ pairing only select rows of them. Corpus weights (CIDEr) therefore come from the
 Shapes: N samples, S statistics, C clusters, B replicates.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpm_eval.metrics import Item, Metric
-from mpm_eval.schema import Prediction, Sample, Score
-from mpm_eval.stages.result_schema import Note, Skipped
+from mpm_eval.schema import Prediction, Sample
 
 if TYPE_CHECKING:
     import numpy as np

@@ -235,9 +235,7 @@ def _probe_result(opened: Opened) -> Result:
             f"{opened.folder}: no hidden states for {', '.join(missing)}; "
             "run the same command to continue"
         )
-    scores = score_embeddings(
-        opened.task, opened.folder, list(languages), _labels(opened.manifest)
-    )
+    scores = score_embeddings(opened.task, opened.folder, list(languages), _labels(opened.manifest))
     digests = {file.name: file_sha256(file) for file in files if file.stem in languages}
     return _result(
         opened,

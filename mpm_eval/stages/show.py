@@ -47,7 +47,9 @@ def _print_head(result: Result, console: "Console") -> None:
     console.print(plain(f"{result.task.name} (version {result.task.version})"), style="bold")
     console.print(plain(f"model {result.model.name} ({result.model.sha256[:12]})"))
     console.print(
-        plain(f"{result.num_samples} samples, {result.num_failed} failed, seed {result.seed}{limit}")
+        plain(
+            f"{result.num_samples} samples, {result.num_failed} failed, seed {result.seed}{limit}"
+        )
     )
 
 
@@ -142,9 +144,7 @@ def _table(console: "Console", *columns: str) -> "Table":
     from rich.table import Table
 
     # lines and bold are for eyes; a pipe gets columns of words
-    table = Table(
-        box=box.SIMPLE if console.is_terminal else None, pad_edge=False, show_edge=False
-    )
+    table = Table(box=box.SIMPLE if console.is_terminal else None, pad_edge=False, show_edge=False)
     for column in columns:
         right = column in ("value", "n", "failed")
         table.add_column(column, justify="right" if right else "left", overflow="fold")
