@@ -20,3 +20,7 @@ def unknown(what: str, got: str, known: Iterable[str], where: str = "") -> UserE
     shown = ", ".join(names) if len(names) <= 40 else f"{', '.join(names[:40])}, …"
     prefix = f"{where}: " if where else ""
     return UserError(f"{prefix}unknown {what} '{got}'; {hint}known: {shown or 'none'}")
+
+
+class Interrupted(Exception):
+    """Ctrl-C between two batches: everything answered so far is on the disk."""

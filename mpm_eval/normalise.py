@@ -14,8 +14,10 @@ UNSPACED = frozenset({"zh", "ja", "th", "ko"})
 _NO_INNER_SPACE = frozenset({"zh", "ja"})
 _ARTICLES: dict[str, tuple[str, ...]] = {
     "en": ("the", "a", "an"),
-    "de": ("der", "die", "das", "den", "dem", "des")
-    + ("ein", "eine", "einen", "einem", "einer", "eines"),
+    "de": (
+        *("der", "die", "das", "den", "dem", "des"),
+        *("ein", "eine", "einen", "einem", "einer", "eines"),
+    ),
     "fr": ("le", "la", "les", "un", "une", "des", "du", "l'"),
     "es": ("el", "la", "los", "las", "lo", "un", "una", "unos", "unas"),
     "it": ("il", "lo", "la", "i", "gli", "le", "un", "uno", "una", "l'", "un'"),
@@ -49,7 +51,7 @@ def normalise(text: str, language: str) -> str:
 
 
 def fold(text: str, language: str) -> str:
-    """Return `text` in compatibility form without case; Turkish keeps dotted and dotless i apart."""
+    """Return `text` in compatibility form (NFKC) without case; Turkish keeps i and ı apart."""
     plain = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES))
     if base_language(language) == "tr":
         plain = plain.translate(_TURKISH)
@@ -115,7 +117,7 @@ def _strip_article(text: str, language: str) -> str:
         prefix = article if article.endswith("'") else f"{article} "
         # "'t" has lost its apostrophe with the punctuation
         prefix = prefix.removeprefix("'")
-        rest = _strip_ends(text.removeprefix(prefix)) if text.startswith(prefix) else ""
-        if rest:
-            return rest
+        if text.startswith(prefix):
+            # never empty: `text` ends in a word character, the prefix does not
+            return _strip_ends(text.removeprefix(prefix))
     return text

@@ -243,10 +243,21 @@ class Instruct:
         return examples
 
     def loss(self, examples: Sequence[Example]) -> Tensor:
-        model = self.context.model
-        batch = collate([model.tokenizer.example(e) for e in examples])
-        visual_BKD = model.visual_tokens(random_views(self.context, examples))
-        return model.answer_loss(batch, model.inputs(batch, visual_BKD))
+        """Captions keep the whole loss of stage 2a: it ties the bridge to words in every language,
+        which questions in the pivot alone would slowly undo."""
+        prompt = self.context.corpus.prompts[self.context.recipe.pivot]
+        captions = [e for e in examples if e.question == prompt]
+        asked = [e for e in examples if e.question != prompt]
+        total = torch.zeros(())
+        if captions:
+            total = total + self._captions.loss(captions) * (len(captions) / len(examples))
+        if asked:
+            model = self.context.model
+            batch = collate([model.tokenizer.example(e) for e in asked])
+            visual_BKD = model.visual_tokens(random_views(self.context, asked))
+            answers = model.answer_loss(batch, model.inputs(batch, visual_BKD))
+            total = total + answers * (len(asked) / len(examples))
+        return total
 
     def validation_loss(self) -> float:
         return self._captions.validation_loss()

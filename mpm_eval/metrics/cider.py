@@ -1,4 +1,4 @@
-"""CIDEr from pycocoevalcap's scorer, with tokenization by language instead of the Java tokenizer."""
+"""CIDEr from pycocoevalcap's scorer, tokenized by language instead of by the Java tokenizer."""
 
 from collections.abc import Sequence
 from importlib.metadata import version

@@ -67,7 +67,7 @@ class Fidelity:
 
     def signature(self, language: str) -> str:
         return (
-            f"{self.name}|refs:equal|script:unicode{unicodedata.unidata_version}"
+            f"{self.name}|refs:equal|script:first"
             f"|candidates:{','.join(LANGUAGES)}|py3langid:{version('py3langid')}"
         )
 

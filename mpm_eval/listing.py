@@ -1,0 +1,91 @@
+"""What `mpm-eval list` shows: tasks, models, metrics, languages."""
+
+from typing import Any
+
+LISTS = ("tasks", "models", "metrics", "languages")
+
+
+def rows(what: str) -> list[dict[str, Any]]:
+    """Return one row per known thing of one kind in LISTS."""
+    listed: list[dict[str, Any]] = {
+        "tasks": _tasks,
+        "models": _models,
+        "metrics": _metrics,
+        "languages": _languages,
+    }[what]()
+    return listed
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from mpm_eval.tasks import list_tasks
+
+    return [
+        {
+            "task": task.name,
+            "groups": list(task.groups),
+            "kind": task.kind,
+            "languages": list(task.languages) if len(task.languages) < 6 else [f"{len(task.languages)}"],
+            "main metric": task.main_metric,
+            "what it measures": " ".join(task.description.split()),
+        }
+        for task in list_tasks()
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    from mpm_eval.backends import BACKENDS
+    from mpm_eval.cards import list_cards
+
+    cards = [
+        {"model": card.name, "kind": "model card", "languages": list(card.languages),
+         "what it is": card.description}
+        for card in list_cards()
+    ]  # fmt: skip
+    specs = {
+        "echo": "repeats the reference; echo:wrong, echo:half, echo:pivot, echo:slow",
+        "checkpoint": "checkpoint:DIR, or just DIR: a folder written by mpm-eval train",
+    }
+    backends = [
+        {"model": name, "kind": "backend", "languages": [], "what it is": specs.get(name, "")}
+        for name in BACKENDS
+    ]
+    return cards + backends
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from mpm_eval.metrics import METRICS, PROBE_METRICS, load_metric
+
+    listed = []
+    for name in METRICS:
+        metric = load_metric(name)
+        low, high = metric.range
+        listed.append(
+            {
+                "metric": name,
+                "kinds": sorted(metric.kinds),
+                "range": f"{low:g} to {high:g}",
+                "better": "higher" if metric.higher_is_better else "lower",
+                "what it counts": (type(metric).__doc__ or "").strip().split("\n")[0],
+            }
+        )
+    for name, text in PROBE_METRICS.items():
+        better = "-" if name.endswith("floor") else "higher"
+        listed.append(
+            {"metric": name, "kinds": ["probe"], "range": "0 to 100", "better": better,
+             "what it counts": text}
+        )  # fmt: skip
+    return listed
+
+
+def _languages() -> list[dict[str, Any]]:
+    from mpm_eval.languages import GROUPS, LANGUAGES
+
+    return [
+        {
+            "language": tag,
+            "name": english,
+            "own name": own,
+            "groups": [group for group, members in GROUPS.items() if tag in members],
+        }
+        for tag, (english, own) in LANGUAGES.items()
+    ]

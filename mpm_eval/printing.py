@@ -1,0 +1,78 @@
+"""Tables on stdout: boxes and width on a terminal, plain lines elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MARKS = {
+    "pivot": "pivot",
+    "zero-shot": "zero-shot",
+    "quasi-zero-shot": "quasi",
+    "supervised": "superv.",
+    "unknown": "?",
+}
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that share their keys; nothing a file or a model wrote is taken as markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not rows:
+        console.print("none")
+        return
+    cells = [[_text(value) for value in row.values()] for row in rows]
+    if not console.is_terminal:
+        widths = [
+            max(map(len, column)) for column in zip(list(rows[0]), *cells, strict=True)
+        ]
+        for line in [list(rows[0]), *cells]:
+            text = "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True))
+            print(text.rstrip())
+        return
+    table = Table(box=None, pad_edge=False)
+    for key in rows[0]:
+        table.add_column(key, overflow="fold")
+    for line in cells:
+        table.add_row(*(Text(cell) for cell in line))
+    console.print(table)
+
+
+def print_results(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print each task's main score per language: value, half-width, n, failures, label."""
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        task = result["task"]
+        for row in result["scores"]:
+            main = row["metric"] == task["main_metric"] and row["subset"] == task["main_subset"]
+            transfer = row["metric"] in ("retention", "transfer_gap") and row["subset"] == ""
+            if not (main or transfer):
+                continue
+            rows.append(
+                {
+                    "task": task["name"],
+                    "metric": row["metric"],
+                    "language": row["language"],
+                    "value": _number(row["value"]),
+                    "95 % interval": _interval(row["ci95"]),
+                    "n": row["n"],
+                    "failed": row["n_failed"],
+                    "label": row["label"],
+                }
+            )
+    print_table(rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _interval(ci95: Sequence[float] | None) -> str:
+    return "-" if ci95 is None else f"{ci95[0]:.1f} to {ci95[1]:.1f}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,149 @@
+"""The store of one task's predictions: append-only JSONL that survives kill -9."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from mpm_eval.errors import UserError
+from mpm_eval.schema import Prediction
+from mpm_eval.strict import build, read_json, read_jsonl, to_jsonable, write_json
+
+# What must be equal for old predictions to count; languages may grow.
+_FINGERPRINT = (
+    ("task", "name"), ("task", "version"), ("task", "sha256"), ("data", "sha256"),
+    ("model", "name"), ("model", "sha256"), ("seed",), ("limit",), ("decoding",),
+)  # fmt: skip
+
+
+class TaskStore:
+    """Predictions of one task in one run folder; get one from `TaskStore.open`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "predictions.jsonl"
+        self._done = {p.key: p for p in read_predictions(self.path)} if self.path.exists() else {}
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, manifest: Mapping[str, Any]) -> "Iterator[TaskStore]":
+        """Yield the store, held by this process alone.
+
+        Raises UserError when another process holds it, when the folder holds predictions made
+        with something else (each difference is named), or when it cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / ".lock").open("a")
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        with lock:
+            _lock(lock, folder)
+            _check_manifest(folder, manifest)
+            _cut_torn_line(folder / "predictions.jsonl")
+            yield cls(folder)
+
+    def predictions(self) -> dict[tuple[str, str], Prediction]:
+        """Return what is done, by (id, language)."""
+        return dict(self._done)
+
+    def append(self, predictions: Sequence[Prediction]) -> None:
+        """Write a batch in one go and wait until it is on the disk."""
+        if not predictions:
+            return
+        lines = "".join(
+            json.dumps(to_jsonable(p), ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
+            for p in predictions
+        )
+        data = lines.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode("utf-8")
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+                os.fsync(file.fileno())
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, size)  # half a batch is not kept
+            raise _unwritable(self.folder, error) from None
+        self._done.update({p.key: p for p in predictions})
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Return the predictions in a file; UserError with file and line for a bad line or duplicate."""
+    found: dict[tuple[str, str], Prediction] = {}
+    for number, content in read_jsonl(path):
+        where = f"{path}:{number}"
+        prediction = build(Prediction, content, where)
+        if prediction.key in found:
+            raise UserError(
+                f"{where}: second prediction for id '{prediction.id}' in language "
+                f"'{prediction.language}'; remove one of them"
+            )
+        found[prediction.key] = prediction
+    return list(found.values())
+
+
+def _lock(lock: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(
+            f"{folder}: another process is writing here; wait for it or give another --out"
+        ) from None
+
+
+def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    path = folder / "manifest.json"
+    content = to_jsonable(manifest)
+    if path.exists():
+        old = read_json(path)
+        different = [
+            f"{'.'.join(keys)} was {_short(_at(old, keys))}, is {_short(_at(content, keys))}"
+            for keys in _FINGERPRINT
+            if _at(old, keys) != _at(content, keys)
+        ]
+        if different:
+            raise UserError(
+                f"{folder}: holds predictions made with something else: {'; '.join(different)}; "
+                "give another --out or delete the folder"
+            )
+        content["languages"] = list(dict.fromkeys([*old["languages"], *content["languages"]]))
+        if content == old:
+            return
+    write_json(path, content)
+
+
+def _at(content: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{text[:13]}…" if len(text) > 60 else text
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut what kill -9 left behind the last line break."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        try:
+            os.truncate(path, whole)
+        except OSError as error:
+            raise _unwritable(path.parent, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{folder}: cannot be written ({error.strerror}); nothing was lost, "
+        "run the same command again when it can be"
+    )
