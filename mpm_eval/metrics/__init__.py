@@ -36,7 +36,7 @@ class Metric(Protocol):
     range: tuple[float, float]
 
     def applies(self, item: Item) -> bool:
-        """Return whether this item counts (e.g. only closed questions); others are left out of n."""
+        """Return whether this item counts, e.g. only closed questions; others are not in n."""
         ...
 
     def supports(self, language: str) -> bool:

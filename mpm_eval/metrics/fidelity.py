@@ -75,7 +75,7 @@ class Fidelity:
         """Return x_N2: in the language (0 or 1), 1."""
         require_items(items, self.name)
         known = {normalise(ref, language) for item in items for ref in item.references}
-        candidates = tuple(dict.fromkeys((*LANGUAGES, language)))
+        candidates = _candidates(language)
         values: list[float] = []
         for item in items:
             output = normalise(item.output, language)
@@ -89,16 +89,19 @@ class Fidelity:
         return 100 * ratio(totals[..., 0], totals[..., 1])
 
 
-def identify(text: str, candidates: Iterable[str]) -> str:
-    """Return the candidate language that `text` is written in, "" where that cannot be told.
+def identify(text: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate language that `text` is written in, None where that cannot be told.
 
     The script that most words are in leaves some candidates; of several, py3langid picks. Any
-    kana makes Chinese characters Japanese; Chinese characters alone are Chinese.
+    kana makes Chinese characters Japanese, and so does a character that only Japanese writes;
+    other Chinese characters alone are Chinese, simplified or traditional.
     """
     script = main_script(text)
+    if script == "han" and _only_japanese_writes(text):
+        script = "kana"
     left = sorted({tag for tag in candidates if script and _writes(tag, script)})
     if len(left) < 2:
-        return left[0] if left else ""
+        return left[0] if left else None
     return _most_likely(text, left)
 
 
@@ -126,16 +129,22 @@ def reference_error_rate(references_by_language: Mapping[str, Sequence[str]]) ->
     """Return, per language, the percentage of its references that `identify` takes for another.
 
     References are in their language by definition, so this is how often a faithful output of the
-    same kind would be judged unfaithful, 0 to 100. The languages given are the candidates.
-    Raises ValueError for a language without references.
+    same kind that equals no reference would be judged unfaithful, 0 to 100. The candidates are
+    those of the metric, whatever languages are given. Raises ValueError for a language without
+    references.
     """
     rates: dict[str, float] = {}
     for language, references in references_by_language.items():
         if not references:
             raise ValueError(f"fidelity: no references in '{language}'")
-        wrong = sum(identify(ref, references_by_language) != language for ref in references)
+        candidates = _candidates(language)
+        wrong = sum(identify(ref, candidates) != language for ref in references)
         rates[language] = 100 * wrong / len(references)
     return rates
+
+
+def _candidates(language: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*LANGUAGES, language)))
 
 
 def _writes(language: str, script: str) -> bool:
@@ -152,12 +161,25 @@ def _script(char: str) -> str:
     return _WORD_SCRIPTS.get(name, name.lower())
 
 
-def _most_likely(text: str, languages: Sequence[str]) -> str:
+def _only_japanese_writes(text: str) -> bool:
+    """Return whether a character is in Japan's standard and in neither standard of Chinese."""
+
+    def is_in(char: str, standard: str) -> bool:
+        return bool(char.encode(standard, errors="ignore"))
+
+    return any(
+        is_in(char, "shift_jis") and not (is_in(char, "gb2312") or is_in(char, "big5"))
+        for char in unicodedata.normalize("NFKC", text)
+        if _script(char) == "han"
+    )
+
+
+def _most_likely(text: str, languages: Sequence[str]) -> str | None:
     ranked = dict(_identifier().rank(text))
     scores = {tag: ranked[base_language(tag)] for tag in languages if base_language(tag) in ranked}
     # a text without any known feature gives all languages the same score
     if len(set(scores.values())) < 2:
-        return ""
+        return None
     return max(scores, key=scores.__getitem__)
 
 

@@ -1,5 +1,6 @@
 """Turn somebody else's predictions file into a normal run folder, strictly."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -41,7 +42,7 @@ def write_run(
     for language in languages or ():
         if language not in task.languages:
             raise unknown("language", language, task.languages, task.name)
-    asked = tuple(languages or task.languages)
+    asked = tuple(dict.fromkeys(languages or task.languages))
     dataset = open_dataset(task)
     # every language is known to the reader, so that a line of a language left out is no unknown id
     samples = {s.key: s for tag in task.languages for s in dataset.samples(tag)}
@@ -126,7 +127,10 @@ def _prediction(line: PredictionLine, sample: Sample, kind: str, where: str) -> 
         if line.output is None:
             raise UserError(f"{where}: no answer; give 'output', or 'error' for a failed sample")
         return prediction
-    return replace(prediction, option_scores=_option_scores(line, sample, where))
+    scores = _option_scores(line, sample, where)
+    # the option chosen is the output, as in the harness's own runs
+    best = max(range(len(scores)), key=lambda i: scores[i].logprob / scores[i].num_tokens)
+    return replace(prediction, output=sample.options[best], option_scores=scores)
 
 
 def _option_scores(line: PredictionLine, sample: Sample, where: str) -> tuple[OptionScore, ...]:
@@ -148,6 +152,12 @@ def _option_scores(line: PredictionLine, sample: Sample, where: str) -> tuple[Op
             f"{where}: option_scores: got {len(line.option_scores)} scores, sample "
             f"'{sample.id}' has {num_options} options; give one score per option"
         )
+    for index, score in enumerate(line.option_scores):
+        if not math.isfinite(score.logprob) or score.num_tokens < 1:
+            raise UserError(
+                f"{where}: option_scores[{index}]: logprob must be finite and num_tokens at least "
+                f"1, got {score.logprob} and {score.num_tokens}"
+            )
     return line.option_scores
 
 
@@ -180,14 +190,16 @@ def _write(
             raise UserError(f"{run}: holds another run; choose another --name or --out")
         names = sorted({*other.get("tasks", []), task.name})
     if (folder / "manifest.json").exists():
-        if read_json(folder / "manifest.json") != manifest:
+        old = read_json(folder / "manifest.json")
+        # a newer program may score the same predictions again
+        if {**old, "versions": None} != {**to_jsonable(manifest), "versions": None}:
             raise UserError(
                 f"{folder}: holds other predictions; choose another --name or --out, or remove it"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files of something else; choose another --name or --out")
-    write_json(folder / "task.json", to_jsonable(task))
     with TaskStore.open(folder, manifest) as store:
+        write_json(folder / "task.json", task)
         done = store.predictions()
         store.append([p for p in predictions if p.key not in done])
     write_json(

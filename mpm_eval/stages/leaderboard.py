@@ -16,7 +16,7 @@ from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import LANGUAGES
 from mpm_eval.schema import Score
 from mpm_eval.stages.result_schema import Result, load_result
-from mpm_eval.strict import write_json
+from mpm_eval.strict import write_json, write_text
 
 MARKS = {
     "pivot": "P",
@@ -80,10 +80,9 @@ def write_leaderboard(
     if not rows:
         raise UserError(f"{runs}: no score to show; {_hint(left_out)}")
     command = _command(runs, out, tasks, languages)
-    out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"leaderboard.{suffix}" for suffix in ("md", "csv", "json")]
-    _write_text(paths[0], _markdown(entries, left_out, command, languages))
-    _write_text(paths[1], _csv(rows))
+    write_text(paths[0], _markdown(entries, left_out, command, languages))
+    write_text(paths[1], _csv(rows))
     write_json(
         paths[2], {"schema_version": 1, "command": command, "rows": rows, "left_out": left_out}
     )
@@ -231,11 +230,6 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-
-
 def _markdown(
     entries: Sequence[Entry],
     left_out: Sequence[str],
@@ -334,22 +328,31 @@ def _counts(shown: Sequence[tuple[str, Score]]) -> list[str]:
 
 
 def _signatures(shown: Sequence[tuple[str, Score]]) -> list[str]:
-    """Return each signature with its languages; with its models too where they disagree."""
+    """Return each signature with its languages; with its models too where they disagree.
+
+    How an interval was made depends on the values (all right, few clusters), so it comes apart.
+    """
     languages: dict[str, dict[str, None]] = defaultdict(dict)
     names: dict[str, dict[str, None]] = defaultdict(dict)
     per_language: dict[str, set[str]] = defaultdict(set)
+    methods: dict[str, None] = {}
     for name, score in shown:
-        languages[score.signature][score.language] = None
-        names[score.signature][name] = None
-        per_language[score.language].add(score.signature)
+        signature, _, method = score.signature.partition("|ci:")
+        languages[signature][score.language] = None
+        names[signature][name] = None
+        per_language[score.language].add(signature)
+        if score.ci95 is not None:
+            methods[re.sub(r"\|clusters:\d+", "", method)] = None
     disagree = any(len(signatures) > 1 for signatures in per_language.values())
     lines = []
     for signature, tags in languages.items():
         which = "" if len(languages) == 1 else f" ({', '.join(_in_order(tags))})"
         who = f" of {', '.join(escape(n) for n in names[signature])}" if disagree else ""
         lines.append(f"- Signature{which}{who}: `{signature}`")
+    if methods:
+        lines.append(f"- Intervals: {', '.join(f'`{method}`' for method in sorted(methods))}")
     if disagree:
-        lines.append("- The models of this table were scored with different settings or versions.")
+        lines.append("- Not all models of this table were scored with the same settings.")
     return lines
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpm_eval.metrics import Item, Metric
-from mpm_eval.schema import Prediction, Sample
+from mpm_eval.schema import Prediction, Sample, Score
+from mpm_eval.stages.result_schema import Note, Skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ class Measured:
     metric: Metric
     language: str
     label: str
-    joined: tuple[Joined, ...]  # all samples, failed ones too
+    joined: tuple[Joined, ...]  # all samples the metric applies to, failed ones too
     scored: tuple[Joined, ...]  # those with a row in statistics_NS
     statistics_NS: "np.ndarray"  # of shape (0, 0) when no sample is scored
 
@@ -62,23 +63,159 @@ class Measured:
 
 
 def measure(metric: Metric, language: str, label: str, joined: Sequence[Joined]) -> Measured:
-    """Return the statistics of every sample that did not fail and that the metric applies to."""
+    """Return the statistics of every sample that did not fail and that the metric applies to.
+
+    Whether it applies is a matter of the sample, so failures of others are not counted either.
+    """
     import numpy as np
 
-    scored = tuple(j for j in joined if not j.failed and metric.applies(j.item))
+    counted = tuple(j for j in joined if metric.applies(j.item))
+    scored = tuple(j for j in counted if not j.failed)
     statistics_NS = np.zeros((0, 0))
     if scored:
         statistics_NS = metric.statistics([j.item for j in scored], language)
         assert len(statistics_NS) == len(scored), f"{metric.name}: one row per item"
-    return Measured(metric, language, label, tuple(joined), scored, statistics_NS)
+    return Measured(metric, language, label, counted, scored, statistics_NS)
 
 
-def subsets(samples: Iterable[Sample]) -> list[str]:
-    """Return "" and one name per category and cell, where there are at least two of them."""
-    names = [""]
+def subsets(samples: Iterable[Sample], main_subset: str) -> list[str]:
+    """Return "", the main subset, and every category and cell where there are at least two."""
+    names = ["", main_subset]
     samples = list(samples)
     for field in ("category", "cell"):
         values = {value for sample in samples if (value := getattr(sample, field))}
         if len(values) >= 2:
             names += [f"{field}={value}" for value in sorted(values)]
-    return names
+    return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a comparison adds to a result."""
+
+    scores: tuple[Score, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+def score_rows(measured: Measured, names: Sequence[str]) -> list[Score]:
+    """Return one row per subset: the value over its scored samples, failures counted beside it."""
+    from mpm_eval.stats import estimate
+
+    rows = []
+    for name in names:
+        members = [j for j in measured.joined if j.within(name)]
+        picked = [i for i, j in enumerate(measured.scored) if j.within(name)]
+        failed = sum(j.failed for j in members)
+        if not members:
+            continue  # e.g. a metric of closed questions in a category that has none
+        value, ci95, method = None, None, "ci:none,no-samples"
+        if picked:
+            found = estimate(
+                measured.statistics_NS[picked],
+                [measured.scored[i].sample.cluster for i in picked],
+                measured.metric.aggregate,
+            )
+            value, ci95, method = found.value, found.ci95, found.method
+        rows.append(
+            Score(
+                metric=measured.metric.name,
+                language=measured.language,
+                value=value,
+                ci95=ci95,
+                n=len(picked),
+                n_failed=failed,
+                higher_is_better=measured.metric.higher_is_better,
+                signature=f"{measured.signature}|{method}",
+                subset=name,
+                label=measured.label,
+            )
+        )
+    return rows
+
+
+def metric_notes(measured: Measured) -> list[Note]:
+    """Return what helps to read a metric: the language identifier's own error on references."""
+    name, language = measured.metric.name, measured.language
+    if name != "fidelity" or not measured.joined:
+        return []
+    from mpm_eval.metrics.fidelity import reference_error_rate
+
+    # the best reference of each sample: the identifier takes too long to read them all
+    references = sorted({j.sample.references[0] for j in measured.joined})
+    error = reference_error_rate({language: references})[language]
+    return [Note(name, language, "", "fidelity_reference_error", error)]
+
+
+def transfer_rows(
+    pivot: Measured | None, target: Measured | None, language: str, main_subset: str
+) -> Rows:
+    """Return pivot score, transfer gap (pivot - target) and retention (percent of the pivot).
+
+    A pair is one sample id scored in both languages; an id that failed in either is left out and
+    counted as failed; an id that only one language has is counted in the note n_unpaired. All
+    three come from the same resampled clusters, over all pairs and over `main_subset`.
+    """
+    if pivot is None or target is None:
+        name = "main metric"
+        known = pivot or target
+        if known is not None:
+            name = known.metric.name
+        return Rows(skipped=(Skipped("transfer_gap", language, f"no {name} in both languages"),))
+    scores: list[Score] = []
+    skipped: list[Skipped] = []
+    notes: list[Note] = []
+    for subset in dict.fromkeys(("", main_subset)):
+        added = _transfer(pivot, target, subset)
+        scores += added.scores
+        skipped += added.skipped
+        notes += added.notes
+    return Rows(tuple(scores), tuple(skipped), tuple(notes))
+
+
+def _transfer(pivot: Measured, target: Measured, subset: str) -> Rows:
+    from mpm_eval.stats import cluster_sums, paired
+
+    places = {
+        side: {j.sample.id: i for i, j in enumerate(measured.scored) if j.within(subset)}
+        for side, measured in (("pivot", pivot), ("target", target))
+    }
+    members = [{j.sample.id for j in m.joined if j.within(subset)} for m in (pivot, target)]
+    both, unpaired = members[0] & members[1], members[0] ^ members[1]
+    ids = sorted(places["pivot"].keys() & places["target"].keys())
+    if not ids:
+        reason = f"no sample is scored in both {pivot.language} and {target.language}"
+        return Rows(skipped=(Skipped("transfer_gap", target.language, reason),))
+    chosen = [places["pivot"][i] for i in ids], [places["target"][i] for i in ids]
+    clusters = [pivot.scored[i].sample.cluster for i in chosen[0]]
+    aggregate = target.metric.aggregate
+    found = paired(
+        cluster_sums(pivot.statistics_NS[chosen[0]], clusters),
+        cluster_sums(target.statistics_NS[chosen[1]], clusters),
+        aggregate,
+    )
+    higher = target.metric.higher_is_better
+    rows = (
+        ("pivot_score", found["a"], 1.0, higher),
+        ("transfer_gap", found["gap"], 1.0, not higher),
+        ("retention", found["retention"], 100.0, higher),
+    )
+    scores = tuple(
+        Score(
+            metric=name,
+            language=target.language,
+            value=None if e.value is None else e.value * scale,
+            ci95=None if e.ci95 is None else (e.ci95[0] * scale, e.ci95[1] * scale),
+            n=len(ids),
+            n_failed=len(both) - len(ids),
+            higher_is_better=better,
+            signature=f"{name}|of:{target.signature}|pivot:{pivot.language}|{e.method}",
+            subset=subset,
+            label=target.label,
+        )
+        for name, e, scale, better in rows
+    )
+    notes = [Note("transfer_gap", target.language, subset, "p_value", found["p_value"])]
+    if unpaired:
+        notes.append(Note("transfer_gap", target.language, subset, "n_unpaired", len(unpaired)))
+    return Rows(scores, (), tuple(notes))

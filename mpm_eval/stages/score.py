@@ -21,7 +21,14 @@ from mpm_eval.stages.result_schema import (
     ZeroShot,
     json_schema,
 )
-from mpm_eval.stages.rows import Joined, measure, score_rows, subsets, transfer_rows
+from mpm_eval.stages.rows import (
+    Joined,
+    measure,
+    metric_notes,
+    score_rows,
+    subsets,
+    transfer_rows,
+)
 from mpm_eval.strict import (
     build,
     canonical_sha256,
@@ -73,8 +80,14 @@ class Opened:
     task: Task
     dataset: Dataset
 
-    def samples(self, language: str) -> list[Sample]:
-        return list(self.dataset.samples(language))[: self.manifest.limit]
+    def samples(self) -> dict[str, list[Sample]]:
+        """Return the samples of each language; of a limited run, those with its first ids."""
+        found = {tag: list(self.dataset.samples(tag)) for tag in self.manifest.languages}
+        if self.manifest.limit is None:
+            return found
+        ids = dict.fromkeys(sample.id for samples in found.values() for sample in samples)
+        kept = set(list(ids)[: self.manifest.limit])
+        return {tag: [s for s in samples if s.id in kept] for tag, samples in found.items()}
 
 
 def score_run(run: Path) -> list[dict[str, Any]]:
@@ -146,7 +159,7 @@ def join(opened: Opened) -> dict[str, list[Joined]]:
     Raises UserError for a prediction of no sample, a second one, or a missing one.
     """
     path = opened.folder / "predictions.jsonl"
-    samples = {s.key: s for tag in opened.manifest.languages for s in opened.samples(tag)}
+    samples = {s.key: s for members in opened.samples().values() for s in members}
     found: dict[tuple[str, str], Prediction] = {}
     for where, prediction in _read_predictions(path):
         if prediction.key not in samples:
@@ -171,9 +184,15 @@ def join(opened: Opened) -> dict[str, list[Joined]]:
 
 def _read_predictions(path: Path) -> Iterator[tuple[str, Prediction]]:
     if path.is_file():
-        for number, content in read_jsonl(path):
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            raise UserError(
+                f"{path}: the last line was cut off when the run stopped; "
+                "run the same command to continue"
+            )
+        for number, line in read_jsonl(path):
             where = f"{path}:{number}"
-            yield where, build(Prediction, content, where)
+            yield where, build(Prediction, line, where)
 
 
 def _score_folder(folder: Path) -> dict[str, Any]:
@@ -193,13 +212,21 @@ def _item_result(opened: Opened) -> Result:
     notes: list[Note] = []
     for name in task.metrics:
         metric = load_metric(name)
+        if task.kind not in metric.kinds:
+            raise UserError(
+                f"{task.path or task.name}: metrics: '{name}' cannot score kind '{task.kind}', "
+                f"only {', '.join(sorted(metric.kinds))}; remove it"
+            )
         measured = {}
         for tag, members in joined.items():
             if not metric.supports(tag):
                 skipped.append(Skipped(name, tag, "the metric does not know this language"))
                 continue
             measured[tag] = measure(metric, tag, labels[tag], members)
-            scores += score_rows(measured[tag], subsets(j.sample for j in members))
+            if not measured[tag].joined:
+                skipped.append(Skipped(name, tag, "the metric applies to no sample"))
+            names = subsets((j.sample for j in members), task.main_subset)
+            scores += score_rows(measured[tag], names)
             notes += metric_notes(measured[tag])
         if name == task.main_metric:
             for tag in joined:
@@ -242,7 +269,7 @@ def _probe_result(opened: Opened) -> Result:
         scores,
         [],
         [],
-        num_samples=sum(len(opened.samples(tag)) for tag in languages),
+        num_samples=sum(len(members) for members in opened.samples().values()),
         num_failed=0,
         predictions_sha256=canonical_sha256(digests),
     )

@@ -126,10 +126,7 @@ def verdict(member: Joined, kind: str) -> str:
 
 def _answer(member: Joined) -> str:
     scores = member.prediction.option_scores
-    if not scores:
-        return member.prediction.output
-    best = max(range(len(scores)), key=lambda i: scores[i].logprob)
-    return member.sample.options[best]
+    return member.sample.options[choose(member.item)] if scores else member.prediction.output
 
 
 def _spread(joined: Sequence[Joined], number: int) -> list[Joined]:

@@ -50,6 +50,9 @@ def test_an_english_answer_is_not_faithful_to_another_language(language: str) ->
         ("我有一台 Samsung 电视", "zh"),
         ("赤いリンゴ", "ja"),
         ("スマートフォン", "ja"),
+        ("自転車", "ja"),
+        ("自行车", "zh"),
+        ("汽車", "zh"),  # traditional Chinese is Chinese
         ("Nokia 휴대폰", "ko"),
         ("КОШКА", "ru"),
     ],
@@ -60,13 +63,13 @@ def test_script_decides_and_a_brand_name_does_not_outweigh_it(text: str, expecte
 
 @pytest.mark.parametrize("text", ["", "  ", "42", "?!", "😀", "١٢"])
 def test_without_letters_the_language_cannot_be_told(text: str) -> None:
-    assert identify(text, LANGUAGES) == ""
+    assert identify(text, LANGUAGES) is None
     assert not faithful(text, "en")
 
 
 def test_a_script_of_no_candidate_gives_no_language() -> None:
-    assert identify("Собака бежит", ("en", "zh", "de")) == ""
-    assert identify("The dog runs", ("zh", "ru")) == ""
+    assert identify("Собака бежит", ("en", "zh", "de")) is None
+    assert identify("The dog runs", ("zh", "ru")) is None
 
 
 def test_the_only_candidate_of_a_script_needs_no_identifier() -> None:
@@ -114,6 +117,10 @@ def test_the_error_rate_counts_references_taken_for_another_language() -> None:
     assert reference_error_rate(references) == {"en": 50, "de": 0, "zh": 50}
 
 
+def test_the_error_rate_of_one_language_is_not_zero_for_want_of_other_candidates() -> None:
+    assert reference_error_rate({"de": [SENTENCES["en"]]}) == {"de": 100}
+
+
 def test_the_error_rate_of_a_language_without_references_raises() -> None:
     with pytest.raises(ValueError, match="no references in 'de'"):
         reference_error_rate({"en": ["a dog"], "de": []})
@@ -121,4 +128,4 @@ def test_the_error_rate_of_a_language_without_references_raises() -> None:
 
 def test_a_word_that_the_identifier_knows_nothing_of_gives_no_language() -> None:
     # all candidates have the same score, so the first would win by its place in the alphabet
-    assert identify("ant", LANGUAGES) == ""
+    assert identify("ant", LANGUAGES) is None
