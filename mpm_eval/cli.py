@@ -52,7 +52,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of sampling backends.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Answer tasks with a model and score the answers; the same command continues.
+    """Answer tasks with a model, score the answers.
+
+    After any stop the same command continues with the next sample.
 
     Example: mpm-eval run --task transfer --task llava_zh --model mpm-tiny
     """
@@ -85,7 +87,7 @@ def run(
 @app.command()
 def score(
     run_folder: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run folder to score again.")
+        Path | None, typer.Argument(metavar="RUN", help="A run folder to score again.")
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Somebody else's predictions (docs/predictions.md).")
@@ -96,7 +98,9 @@ def score(
     languages: Languages = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run again, or predictions made elsewhere; no model is needed.
+    """Score a run again, or others' predictions.
+
+    Reads files only; no model is needed.
 
     Example: mpm-eval score --predictions answers.jsonl --task llava_zh --name my-model
     """
@@ -128,7 +132,9 @@ def leaderboard(
     task: Tasks = None,
     languages: Languages = None,
 ) -> None:
-    """Write models x languages x tasks as Markdown, CSV and JSON.
+    """Write tables of models, languages and tasks.
+
+    Reads every result.json below --runs; runs with --limit never enter.
 
     Example: mpm-eval leaderboard --runs results/runs --out results
     """
@@ -147,7 +153,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="tasks, models, metrics or languages.")],
     as_json: Json = False,
 ) -> None:
-    """List what is known: tasks, models, metrics or languages.
+    """List tasks, models, metrics or languages.
 
     Example: mpm-eval list tasks
     """
@@ -167,7 +173,9 @@ def list_(
 
 @app.command()
 def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
-    """Show a run: scores, labels with their evidence, sample predictions, failures.
+    """Show a run.
+
+    Scores, labels with their evidence, sample predictions, failures.
 
     Example: mpm-eval show results/runs/mpm-tiny
     """
@@ -186,7 +194,9 @@ def train(
         list[str] | None, typer.Option("--set", help="key=value, e.g. align.steps=100; repeatable.")
     ] = None,
 ) -> None:
-    """Train a recipe: align, pretrain, instruct; the same command continues after any stop.
+    """Train a model from a recipe.
+
+    Stages align, pretrain, instruct; after any stop the same command continues.
 
     Example: mpm-eval train tiny --out checkpoints/tiny --set seed=1
     """

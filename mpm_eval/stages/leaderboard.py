@@ -258,9 +258,9 @@ def _section(group: Sequence[Entry], languages: Sequence[str] | None) -> list[st
     if task.description:
         lines += [escape(task.description), ""]
     if task.kind == "probe":
-        metrics = dict.fromkeys(score.metric for e in group for score in e.result.scores)
-        for metric in metrics:
-            lines += [f"### {escape(metric)}", "", *_table(group, metric, "", tags)]
+        targets = [tag for tag in tags if tag != task.pivot]
+        for metric in dict.fromkeys(score.metric for e in group for score in e.result.scores):
+            lines += [f"### {escape(metric)}", "", *_table(group, metric, "", targets)]
         return [*lines, *_identity(group), ""]
     subset = task.main_subset
     lines += _table(group, task.main_metric, subset, tags)

@@ -54,8 +54,8 @@ class Measured:
     language: str
     label: str
     joined: tuple[Joined, ...]  # all samples the metric applies to, failed ones too
-    scored: tuple[Joined, ...]  # those with a row in statistics_NS
-    statistics_NS: "np.ndarray"  # of shape (0, 0) when no sample is scored
+    scored: tuple[Joined, ...]  # those that did not fail
+    statistics: "np.ndarray"  # x_NS, one row per scored sample; shape (0, 0) without any
 
     @property
     def signature(self) -> str:
@@ -112,7 +112,7 @@ def score_rows(measured: Measured, names: Sequence[str]) -> list[Score]:
         value, ci95, method = None, None, "ci:none,no-samples"
         if picked:
             found = estimate(
-                measured.statistics_NS[picked],
+                measured.statistics[picked],
                 [measured.scored[i].sample.cluster for i in picked],
                 measured.metric.aggregate,
             )
@@ -190,8 +190,8 @@ def _transfer(pivot: Measured, target: Measured, subset: str) -> Rows:
     clusters = [pivot.scored[i].sample.cluster for i in chosen[0]]
     aggregate = target.metric.aggregate
     found = paired(
-        cluster_sums(pivot.statistics_NS[chosen[0]], clusters),
-        cluster_sums(target.statistics_NS[chosen[1]], clusters),
+        cluster_sums(pivot.statistics[chosen[0]], clusters),
+        cluster_sums(target.statistics[chosen[1]], clusters),
         aggregate,
     )
     higher = target.metric.higher_is_better

@@ -1,6 +1,7 @@
 """Show: one run in the terminal: labels, scores, transfer, sample predictions, failures."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def _print_labels(result: Result, console: "Console") -> None:
 def _print_scores(result: Result, console: "Console") -> None:
     table = _table(console, "metric", "subset", "language", "value", "95 %", "n", "failed")
     transfer = _table(console, "transfer", "subset", "language", "value", "95 %", "n", "failed")
-    for score in result.scores:
+    for score in filter(partial(_is_shown, result), result.scores):
         target = transfer if score.metric in TRANSFER_METRICS else table
         target.add_row(*map(plain, _score_cells(score)))
     console.print(table)
@@ -72,6 +73,13 @@ def _print_scores(result: Result, console: "Console") -> None:
         console.print(transfer)
     for skipped in result.skipped:
         console.print(plain(f"{skipped.metric}, {skipped.language}: not scored, {skipped.reason}"))
+
+
+def _is_shown(result: Result, score: Score) -> bool:
+    # every metric in every subset is hundreds of rows; result.json has them
+    if score.subset in ("", result.task.main_subset):
+        return True
+    return score.metric == result.task.main_metric and result.task.kind != "probe"
 
 
 def _score_cells(score: Score) -> list[str]:
@@ -125,6 +133,8 @@ def verdict(member: Joined, kind: str) -> str:
 
 
 def _answer(member: Joined) -> str:
+    from mpm_eval.metrics.choice import choose
+
     scores = member.prediction.option_scores
     return member.sample.options[choose(member.item)] if scores else member.prediction.output
 
