@@ -230,7 +230,7 @@ def test_a_limited_run_is_left_out_with_a_reason(
 
 def test_only_limited_runs_make_no_leaderboard(runs: Path) -> None:
     add(runs, "quick", limit=5)
-    with pytest.raises(UserError, match="every result is left out.*limited to 5"):
+    with pytest.raises(UserError, match=r"every result is left out.*limited to 5"):
         board(runs)
 
 
@@ -246,10 +246,10 @@ def test_older_versions_of_a_task_are_left_out(runs: Path) -> None:
 def test_one_version_with_two_task_files_or_data_is_refused(runs: Path) -> None:
     add(runs, "x")
     add(runs, "y", task_sha256="1" * 64)
-    with pytest.raises(UserError, match="animals version 1: 'x' and 'y'.*different task files"):
+    with pytest.raises(UserError, match=r"animals version 1: 'x' and 'y'.*different task files"):
         board(runs)
     add(runs, "y", data_sha256="1" * 64)
-    with pytest.raises(UserError, match="animals version 1: 'x' and 'y'.*different data"):
+    with pytest.raises(UserError, match=r"animals version 1: 'x' and 'y'.*different data"):
         board(runs)
 
 
@@ -262,7 +262,7 @@ def test_two_runs_of_one_name_are_told_apart_by_their_folder(runs: Path) -> None
 
 
 def test_an_empty_folder_says_what_to_run(runs: Path) -> None:
-    with pytest.raises(UserError, match="no result.json in it; make one with: mpm-eval run"):
+    with pytest.raises(UserError, match=r"no result.json in it; make one with: mpm-eval run"):
         board(runs)
 
 
@@ -290,7 +290,7 @@ def test_names_are_shown_as_they_are(text: str, expected: str) -> None:
 
 
 def test_a_hostile_model_name_stays_in_its_cell(runs: Path) -> None:
-    add(runs, "x", model="evil | 99.9 |\n| <script>", *())
+    add(runs, "x", model="evil | 99.9 |\n| <script>")
     (row,) = [line for line in board(runs).splitlines() if "evil" in line]
     assert row.replace(r"\|", "").count("|") == 4
     assert "<" not in row

@@ -26,8 +26,8 @@ RECORD = {
     "stages": [
         {"name": "align", "data": {}, "multimodal_samples": {}, "text_samples": {"zh": 5},
          "steps": 1, "seed": 0},
-        {"name": "pretrain", "data": {}, "multimodal_samples": {"en": 100}, "text_samples": {"de": 7},
-         "steps": 1, "seed": 0},
+        {"name": "pretrain", "data": {}, "multimodal_samples": {"en": 100},
+         "text_samples": {"de": 7}, "steps": 1, "seed": 0},
     ],
     "versions": {},
 }  # fmt: skip
@@ -124,9 +124,8 @@ def test_a_metric_that_applies_to_no_sample_is_listed_as_skipped(
 ) -> None:
     task = make_task(metrics=["exact_match", "contains"])
     (result,) = score_run(make_run(task))
-    assert {"metric": "contains", "language": "de", "reason": "the metric applies to no sample"} in (
-        result["skipped"]
-    )
+    skipped = [(s["metric"], s["reason"]) for s in result["skipped"] if s["language"] == "de"]
+    assert skipped == [("contains", "the metric applies to no sample")]
     assert not [s for s in result["scores"] if s["metric"] == "contains"]
 
 
@@ -162,9 +161,9 @@ def test_transfer_is_computed_on_the_samples_scored_in_both_languages(
     assert retention["value"] == pytest.approx(100 * de[:, 0].mean() / en[:, 0].mean(), abs=1e-12)
     assert (gap["n"], gap["n_failed"], gap["higher_is_better"]) == (6, 2, False)
     clusters = [f"picture {int(i) // 2}" for i in pairs]
-    oracle = paired(
-        cluster_sums(en, clusters), cluster_sums(de, clusters), ExactMatch().aggregate
-    )["gap"].ci95
+    oracle = paired(cluster_sums(en, clusters), cluster_sums(de, clusters), ExactMatch().aggregate)[
+        "gap"
+    ].ci95
     assert gap["ci95"] == list(oracle or ())
     # the languages' own rows keep every sample that was scored
     assert row(result, "exact_match", "en")["n"] == 7
@@ -220,16 +219,14 @@ def test_fidelity_comes_with_the_error_of_the_identifier_on_the_references(
 ) -> None:
     rows = [{"id": str(i), "language": "de", "references": [text]}
             for i, text in enumerate(("ein Feuerwehrauto", "这是一只猫"))]  # fmt: skip
-    task = make_task(
-        "names", rows, languages=["de"], metrics=["fidelity"], main_metric="fidelity"
-    )
+    task = make_task("names", rows, languages=["de"], metrics=["fidelity"], main_metric="fidelity")
     (result,) = score_run(make_run(task))
     assert [(n["name"], n["value"]) for n in result["notes"]] == [("fidelity_reference_error", 50)]
 
 
 def test_an_interrupted_run_is_not_scored(make_task: MakeTask, make_run: MakeRun) -> None:
     run = make_run(make_task(), {("3", "de"): None, ("4", "zh"): None})
-    with pytest.raises(UserError, match="2 of 24 samples.*run the same command to continue"):
+    with pytest.raises(UserError, match=r"2 of 24 samples.*run the same command to continue"):
         score_run(run)
     assert not (run / "animals" / "result.json").exists()
 
@@ -240,7 +237,7 @@ def test_a_line_cut_off_by_a_kill_is_an_interrupted_run(
     run = make_run(make_task())
     path = run / "animals" / "predictions.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match="cut off.*run the same command to continue"):
+    with pytest.raises(UserError, match=r"cut off.*run the same command to continue"):
         score_run(run)
 
 
@@ -293,7 +290,7 @@ def test_a_metric_of_another_kind_is_refused(make_task: MakeTask, make_run: Make
 
 
 def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a run folder.*mpm-eval run"):
+    with pytest.raises(UserError, match=r"not a run folder.*mpm-eval run"):
         score_run(tmp_path)
 
 
@@ -345,7 +342,7 @@ def write_lines(path: Path, content: list[dict[str, Any]]) -> Path:
     return path
 
 
-CHOICES = [
+CHOICES: list[dict[str, Any]] = [
     {"id": str(i), "language": "en", "question": f"{i}?", "options": ["a", "b"], "answer": i % 2}
     for i in range(4)
 ]
@@ -386,7 +383,7 @@ def test_a_choice_counts_as_the_option_with_the_highest_score(
     make_task: MakeTask, tmp_path: Path
 ) -> None:
     task = choice_task(make_task)
-    content = [
+    content: list[dict[str, Any]] = [
         {"id": "0", "language": "en", "choice": 0},
         {"id": "1", "language": "en", "choice": 0},
         {"id": "2", "language": "en", "option_scores": [

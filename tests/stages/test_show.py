@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -40,7 +41,9 @@ def test_labels_scores_and_transfer_are_shown(make_task: MakeTask, make_run: Mak
 def test_sample_predictions_are_marked_right_or_wrong(
     make_task: MakeTask, make_run: MakeRun
 ) -> None:
-    rows = [{"id": f"s{i}", "language": "en", "references": [f"a {i}"]} for i in range(3)]
+    rows: list[dict[str, Any]] = [
+        {"id": f"s{i}", "language": "en", "references": [f"a {i}"]} for i in range(3)
+    ]
     rows += [{"id": "s3", "language": "en", "references": ["open"], "closed": False}]
     run = make_run(
         make_task("few", rows, languages=["en"]), {("s1", "en"): "nope", ("s3", "en"): "chat"}

@@ -1,0 +1,131 @@
+"""The strict reader: every mistake is one line that says where, what and what to do."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mpm_eval.errors import UserError
+from mpm_eval.strict import (
+    build,
+    canonical_sha256,
+    read_json,
+    read_jsonl,
+    read_toml,
+    to_jsonable,
+    write_json,
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    size: int
+
+
+@dataclass(frozen=True)
+class Whole:
+    name: str
+    ratio: float = 0.5
+    limit: int | None = None
+    tags: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    table: dict[str, Any] = field(default_factory=dict)
+
+
+GOOD = {"name": "x", "ratio": 1, "limit": 3, "tags": ["a"], "parts": [{"size": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"nam": "x"}, "f: unknown key 'nam'; did you mean 'name'?"),
+        ({}, "f: key 'name' is missing"),
+        ({"name": 3}, "f: name: expected a string, got an integer"),
+        ({"name": "x", "limit": True}, "f: limit: expected an integer, got a boolean"),
+        ({"name": "x", "limit": 1.5}, "f: limit: expected an integer, got a number"),
+        ({"name": "x", "ratio": "1e-4"}, "f: ratio: expected a number, got a string"),
+        ({"name": "x", "tags": "a"}, "f: tags: expected a list, got a string"),
+        ({"name": "x", "tags": ["a", False]}, "f: tags[1]: expected a string, got a boolean"),
+        ({"name": "x", "parts": [{"size": "1"}]}, "f: parts[0]: size: expected an integer"),
+        ({"name": "x", "table": [1]}, "f: table: expected a table, got a list"),
+    ],
+)
+def test_a_mistake_names_the_field(mapping: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(Whole, mapping, "f")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_record_survives_a_round_trip() -> None:
+    record = build(Whole, GOOD, "f")
+    assert build(Whole, to_jsonable(record), "f") == record
+    assert record.ratio == 1.0 and record.parts == (Part(1),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": NaN}', "NaN is not valid JSON"),
+        ('{"a": 1, "a": 2}', "key 'a' is given twice"),
+        ('{"a": ', "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_json_that_readers_would_disagree_on_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_json(path)
+
+
+def test_a_bad_line_of_jsonl_is_named_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": \n')
+    with pytest.raises(UserError, match=r"f\.jsonl:3: not valid JSON"):
+        list(read_jsonl(path))
+
+
+def test_a_line_separator_inside_a_string_does_not_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"a": "x\u2028y\x85z"}\n', encoding="utf-8")
+    assert list(read_jsonl(path)) == [(1, {"a": "x\u2028y\x85z"})]
+
+
+def test_files_that_are_missing_or_not_utf8_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b'name = "caf\xe9"')
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_toml(tmp_path / "latin.toml")
+
+
+def test_norwegian_and_small_numbers_survive_toml(tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_text('languages = ["en", "no"]\nrate = 1e-4\n')
+    assert read_toml(tmp_path / "f.toml") == {"languages": ["en", "no"], "rate": 1e-4}
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f.json"
+    write_json(path, {"old": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_json(path, {"new": 2})
+    assert read_json(path) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_a_nan_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "f.json", {"value": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
+    assert canonical_sha256({"a": 1, "b": (2,)}) == canonical_sha256({"b": [2], "a": 1})
+    assert canonical_sha256({"a": 1}) != canonical_sha256({"a": 2})
