@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from scipy.stats import t as student
+
 from mpm_eval.schema import Score
 from mpm_eval.stages.result_schema import load_result
-from scipy.stats import t as student
 
 
 def rows_of(run: Path, task: str, metric: str) -> dict[str, Score]:

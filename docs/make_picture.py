@@ -43,10 +43,15 @@ def draw(run: Path) -> str:
     rows: list[str] = []
     for member in joined["en"]:
         sample = member.sample
-        if sample.cell != "seen_concept/unseen_style" or member.prediction.output != sample.references[0]:
+        if (
+            sample.cell != "seen_concept/unseen_style"
+            or member.prediction.output != sample.references[0]
+        ):
             continue
         y = TOP + ROW * len(rows)
-        cells = [f'<image x="14" y="{y + 4}" width="54" height="54" href="{_href(sample.image or "")}"/>']
+        cells = [
+            f'<image x="14" y="{y + 4}" width="54" height="54" href="{_href(sample.image or "")}"/>'
+        ]
         for column, tag in enumerate(LANGUAGES):
             one = by_id[tag][sample.id]
             right = one.prediction.output == one.sample.references[0]

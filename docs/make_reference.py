@@ -1,6 +1,6 @@
 """Write docs/cli.md from --help, and docs/schemas/*.json from `mpm-eval schema`; a test compares.
 
-    python docs/make_reference.py
+python docs/make_reference.py
 """
 
 import json

@@ -1,3 +1,3 @@
-"""mpm-eval: train a model to see in English, then measure what it can do in every other language."""
+"""Train a model to see in English, then measure what it can do in every other language."""
 
 __version__ = "0.1.0"

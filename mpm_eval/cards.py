@@ -41,7 +41,7 @@ def load_card(name: str) -> ModelCard:
     _require_weights(checkpoint, f"{path}: mpm_eval.checkpoint")
     languages = matter.get("language") or []
     if not isinstance(languages, list) or not all(isinstance(tag, str) for tag in languages):
-        raise UserError(f"{path}: language: expected a list of tags; quote \"no\" (Norwegian)")
+        raise UserError(f'{path}: language: expected a list of tags; quote "no" (Norwegian)')
     return ModelCard(
         name=name,
         path=str(folder),
@@ -104,7 +104,9 @@ def _front_matter(path: Path) -> Mapping[str, Any]:
     try:
         matter = yaml.safe_load(text[4 : text.index("\n---\n", 4)])
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: front matter is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path}: front matter is not valid YAML: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(matter, dict):
         raise UserError(f"{path}: front matter: expected a table of fields")
     return matter

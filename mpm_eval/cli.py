@@ -93,7 +93,9 @@ def score(
         Path | None, typer.Option(help="Somebody else's predictions (docs/predictions.md).")
     ] = None,
     task: Annotated[str | None, typer.Option(help="The task they answer.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name in tables [file name].")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name in tables [file name].")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder [results/runs/NAME].")] = None,
     languages: Languages = None,
     as_json: Json = False,
@@ -257,7 +259,7 @@ def main() -> NoReturn:
         sys.stderr.close()
         sys.exit(141)
     except Exception as error:
-        # Typer's own usage errors (click's, wherever Typer keeps them) know how to print themselves.
+        # Usage errors (of click, wherever Typer keeps it) know how to print themselves.
         if not hasattr(error, "format_message"):
             raise
         _stop(f"error: {error.format_message()}", getattr(error, "exit_code", 2))

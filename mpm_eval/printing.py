@@ -24,9 +24,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         return
     cells = [[_text(value) for value in row.values()] for row in rows]
     if not console.is_terminal:
-        widths = [
-            max(map(len, column)) for column in zip(list(rows[0]), *cells, strict=True)
-        ]
+        widths = [max(map(len, column)) for column in zip(list(rows[0]), *cells, strict=True)]
         for line in [list(rows[0]), *cells]:
             text = "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True))
             print(text.rstrip())

@@ -1,4 +1,4 @@
-"""Where shipped tasks, data and model cards lie: beside the package in a checkout, inside it in a wheel."""
+"""Where shipped files lie: beside the package in a checkout, inside it in a wheel."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
 """The store of one task's predictions: append-only JSONL that survives kill -9."""
 
+import contextlib
 import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,18 +22,20 @@ _FINGERPRINT = (
 class TaskStore:
     """Predictions of one task in one run folder; get one from `TaskStore.open`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, languages: Sequence[str]) -> None:
         self.folder = folder
+        self.languages = tuple(languages)  # of all runs so far, in the order they were asked for
         self.path = folder / "predictions.jsonl"
         self._done = {p.key: p for p in read_predictions(self.path)} if self.path.exists() else {}
 
     @classmethod
-    @contextmanager
+    @contextlib.contextmanager
     def open(cls, folder: Path, manifest: Mapping[str, Any]) -> "Iterator[TaskStore]":
         """Yield the store, held by this process alone.
 
-        Raises UserError when another process holds it, when the folder holds predictions made
-        with something else (each difference is named), or when it cannot be written.
+        Half a last line, as kill -9 leaves it, is cut off. Raises UserError when another process
+        holds the folder, when it holds predictions made with something else (each difference is
+        named), for any other bad line, and when it cannot be written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -42,18 +44,24 @@ class TaskStore:
             raise _unwritable(folder, error) from None
         with lock:
             _lock(lock, folder)
-            _check_manifest(folder, manifest)
+            languages = _check_manifest(folder, manifest)
             _cut_torn_line(folder / "predictions.jsonl")
-            yield cls(folder)
+            yield cls(folder, languages)
 
     def predictions(self) -> dict[tuple[str, str], Prediction]:
         """Return what is done, by (id, language)."""
         return dict(self._done)
 
     def append(self, predictions: Sequence[Prediction]) -> None:
-        """Write a batch in one go and wait until it is on the disk."""
+        """Write a batch in one go and wait until it is on the disk.
+
+        Raises UserError when it cannot be written, ValueError for a sample that is done already.
+        """
         if not predictions:
             return
+        keys = [prediction.key for prediction in predictions]
+        if len(set(keys)) < len(keys) or not self._done.keys().isdisjoint(keys):
+            raise ValueError(f"{self.folder}: a sample is answered twice in {keys}")
         lines = "".join(
             json.dumps(to_jsonable(p), ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
             for p in predictions
@@ -61,20 +69,24 @@ class TaskStore:
         data = lines.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode("utf-8")
         size = self.path.stat().st_size if self.path.exists() else 0
         try:
+            # one descriptor per batch, unbuffered: nothing is left to flush after a failure
             with self.path.open("ab", buffering=0) as file:
                 view = memoryview(data)
                 while view:
                     view = view[file.write(view) :]
                 os.fsync(file.fileno())
         except OSError as error:
-            if self.path.exists():
-                os.truncate(self.path, size)  # half a batch is not kept
+            with contextlib.suppress(OSError):  # the next open cuts what cannot be cut now
+                os.truncate(self.path, size)
             raise _unwritable(self.folder, error) from None
         self._done.update({p.key: p for p in predictions})
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Return the predictions in a file; UserError with file and line for a bad line or duplicate."""
+    """Return the predictions in a file, in its order.
+
+    Raises UserError with file and line for a bad line, an unknown key or a duplicate.
+    """
     found: dict[tuple[str, str], Prediction] = {}
     for number, content in read_jsonl(path):
         where = f"{path}:{number}"
@@ -91,17 +103,23 @@ def read_predictions(path: Path) -> list[Prediction]:
 def _lock(lock: IO[str], folder: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise UserError(
             f"{folder}: another process is writing here; wait for it or give another --out"
         ) from None
+    except OSError as error:  # e.g. a network folder without locks
+        raise _unwritable(folder, error) from None
 
 
-def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Write the manifest, or compare it with the one that is there; return all languages."""
     path = folder / "manifest.json"
     content = to_jsonable(manifest)
     if path.exists():
         old = read_json(path)
+        languages = old.get("languages") if isinstance(old, dict) else None
+        if not isinstance(languages, list):
+            raise UserError(f"{path}: languages: expected a list; delete the folder and run again")
         different = [
             f"{'.'.join(keys)} was {_short(_at(old, keys))}, is {_short(_at(content, keys))}"
             for keys in _FINGERPRINT
@@ -112,10 +130,16 @@ def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
                 f"{folder}: holds predictions made with something else: {'; '.join(different)}; "
                 "give another --out or delete the folder"
             )
-        content["languages"] = list(dict.fromkeys([*old["languages"], *content["languages"]]))
+        content["languages"] = list(dict.fromkeys([*languages, *content["languages"]]))
         if content == old:
-            return
+            return content["languages"]
+    elif (folder / "predictions.jsonl").exists():
+        raise UserError(
+            f"{folder}: holds predictions without a manifest.json, so nothing says what made them; "
+            "give another --out or delete the folder"
+        )
     write_json(path, content)
+    return content["languages"]
 
 
 def _at(content: Any, keys: Iterable[str]) -> Any:
@@ -144,6 +168,6 @@ def _cut_torn_line(path: Path) -> None:
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(
-        f"{folder}: cannot be written ({error.strerror}); nothing was lost, "
+        f"{folder}: cannot be written ({error.strerror}); what was there is unchanged, "
         "run the same command again when it can be"
     )

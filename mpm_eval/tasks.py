@@ -99,7 +99,9 @@ def _check(task: Task, path: Path) -> None:
     for field, values, known in closed:
         for value in values:
             if value not in known:
-                raise unknown(field.rpartition(".")[2].removesuffix("s"), value, known, f"{path}: {field}")
+                raise unknown(
+                    field.rpartition(".")[2].removesuffix("s"), value, known, f"{path}: {field}"
+                )
     if task.kind != "probe":
         _check_prompts(task, path)
 
@@ -107,7 +109,9 @@ def _check(task: Task, path: Path) -> None:
 def _check_prompts(task: Task, path: Path) -> None:
     for language in task.languages:
         if not task.prompts.get(language, "").strip():
-            raise UserError(f"{path}: prompts.{language}: is missing; every language needs a prompt")
+            raise UserError(
+                f"{path}: prompts.{language}: is missing; every language needs a prompt"
+            )
     for language, prompt in task.prompts.items():
         if language not in task.languages:
             raise UserError(f"{path}: prompts.{language}: '{language}' is not in languages")

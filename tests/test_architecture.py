@@ -55,7 +55,12 @@ def test_imports_point_downwards(path: Path) -> None:
         parts = module.split(".")
         if own[0] == "mpm_eval" and parts[0] == "training":
             assert parts == ["training", "interface"] and not at_top, f"{module} in {name_of(path)}"
-        if own[0] == parts[0] == "mpm_eval" and len(parts) > 1 and len(own) > 1 and parts[1] != own[1]:
+        if (
+            own[0] == parts[0] == "mpm_eval"
+            and len(parts) > 1
+            and len(own) > 1
+            and parts[1] != own[1]
+        ):
             assert RANK[parts[1]] <= RANK[own[1]], f"{name_of(path)} imports {module}"
 
 
@@ -88,13 +93,19 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
 def test_nothing_runs_code_from_data(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            assert not {alias.name for alias in node.names} & {"pickle", "dill", "marshal", "shelve"}
+            assert not {alias.name for alias in node.names} & {
+                "pickle",
+                "dill",
+                "marshal",
+                "shelve",
+            }
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("eval", "exec", "yaml.load", "torch.save"), called
             if called == "torch.load":
                 assert any(
-                    k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords
+                    k.arg == "weights_only" and ast.unparse(k.value) == "True"
+                    for k in node.keywords
                 )
 
 

@@ -10,7 +10,17 @@ import pytest
 
 from tests.conftest import Command, write_task
 
-HEAVY = ("torch", "transformers", "pandas", "numpy", "sacrebleu", "scipy", "pyarrow", "datasets", "PIL")
+HEAVY = (
+    "torch",
+    "transformers",
+    "pandas",
+    "numpy",
+    "sacrebleu",
+    "scipy",
+    "pyarrow",
+    "datasets",
+    "PIL",
+)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -97,7 +107,9 @@ def test_a_card_without_a_checkpoint_names_the_file(
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "README.md").write_text("---\nlicense: mit\nlanguage: [en]\n---\ntext\n")
     monkeypatch.setattr(cards, "shipped", lambda kind: tmp_path)
-    with pytest.raises(UserError, match=r"mpm_eval\.checkpoint: \S+ is not a checkpoint: config\.json"):
+    with pytest.raises(
+        UserError, match=r"mpm_eval\.checkpoint: \S+ is not a checkpoint: config\.json"
+    ):
         cards.load_card("bare")
     (tmp_path / "bare" / "README.md").write_text("---\nmpm_eval: {backend: [}\n---\n")
     with pytest.raises(UserError, match="front matter is not valid YAML"):

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from mpm_eval import backends, metrics
 from mpm_eval.cards import open_model
 from mpm_eval.metrics import Item, load_metric
 from mpm_eval.stages.generate import run_tasks
 from mpm_eval.stages.score import score_run
 from mpm_eval.tasks import load_task
-from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -102,4 +103,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_sample_lines_are_json() -> None:
-    assert [json.loads(line)["language"] for line in example("samples").splitlines()] == ["en", "de"]
+    assert [json.loads(line)["language"] for line in example("samples").splitlines()] == [
+        "en",
+        "de",
+    ]

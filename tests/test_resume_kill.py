@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from mpm_eval.store import read_predictions
 
+from mpm_eval.store import read_predictions
 from tests.conftest import Command, command, environment, write_task
 
 

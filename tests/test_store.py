@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mpm_eval.errors import UserError
 from mpm_eval.schema import OptionScore, Prediction
 from mpm_eval.store import TaskStore, read_predictions

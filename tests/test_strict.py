@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mpm_eval.errors import UserError
 from mpm_eval.strict import (
     build,

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from mpm_eval.errors import UserError
 from mpm_eval.tasks import expand, groups, list_tasks, load_task
-
 from tests.conftest import write_task
 
 

@@ -1,4 +1,4 @@
-"""MPM chat: an eye, a bridge and a language model. Shapes: B batch, T tokens, K visual tokens, D width."""
+"""MPM chat: an eye, a bridge, a language model. Shapes: B batch, T tokens, K visual, D width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class ChatModel(nn.Module):
         return self.lm.embedding.weight.device
 
     def image_features(self, x_BCHW: Tensor) -> Tensor:
-        """Return features z_BPC of pictures in 0..1, any size; resized bilinearly with antialias."""
+        """Return features z_BPC of pictures in 0..1, resized bilinearly with antialias."""
         size = (self.image_size, self.image_size)
         x = F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False, antialias=True)
         return self.vision(x)

@@ -1,4 +1,4 @@
-"""What each stage reads of the emoji data: texts to align, captions to pretrain, questions to instruct."""
+"""What each stage reads of the emoji data: texts, captions, questions."""
 
 import random
 from collections.abc import Iterator
@@ -129,7 +129,7 @@ def training_pictures(data: EmojiData) -> list[Picture]:
 
 
 def validation_pictures(data: EmojiData) -> list[Picture]:
-    """Return one picture per training concept in the validation style: unseen drawings, seen things."""
+    """Return one picture per training concept in the validation style."""
     return [
         Picture(key, key.partition("/")[0], concept)
         for key, concept in data.pictures("validation")

@@ -1,4 +1,4 @@
-"""The bridge: image features to a fixed number of visual tokens. Shapes: P patches, K visual tokens."""
+"""The bridge: image features to visual tokens. Shapes: B batch, P patches, K visual tokens."""
 
 import math
 from dataclasses import dataclass

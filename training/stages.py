@@ -1,4 +1,4 @@
-"""The three stages of MPM: align (text), pretrain (pivot captions), instruct (question answering)."""
+"""The stages of MPM: align (text), pretrain (pivot captions), instruct (question answering)."""
 
 import random
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Vision encoders: a picture batch to a grid of features. Shapes: B batch, C channels, H W, P patches."""
+"""Vision encoders: pictures to a grid of features. Shapes: B batch, C channels, H, W, P patches."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ class Backend(Protocol):
         ...
 
     def embed(self, texts: Sequence[str], language: str) -> "np.ndarray":
-        """Return pooled hidden states h_LND (layers, embeddings first; texts; dimension), float32."""
+        """Return pooled hidden states h_LND in float32: layers (embeddings first), texts, width."""
         ...
 
 

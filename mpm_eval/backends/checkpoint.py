@@ -100,7 +100,5 @@ def _by_picture(requests: Sequence[Request]) -> list[list[int]]:
 def open_checkpoint(argument: str, seed: int) -> CheckpointBackend:
     """Return the backend of a checkpoint folder; UserError when something is missing or broken."""
     if not argument:
-        raise UserError(
-            "model 'checkpoint': give the folder, e.g. checkpoint:checkpoints/tiny-seed0"
-        )
+        raise UserError("model 'checkpoint': give the folder, e.g. checkpoint:checkpoints/mine")
     return CheckpointBackend(Path(argument), seed)

@@ -21,6 +21,13 @@ def _even(request: Request) -> bool:
     return hashlib.sha256(f"{request.image_key}{request.prompt}".encode()).digest()[0] % 2 == 0
 
 
+def _nonsense(request: Request) -> str:
+    """Return the prompt backwards; a palindrome could be right, so it is doubled."""
+    backwards = request.prompt[::-1]
+    known = {reference.casefold() for reference in request.references}
+    return f"{backwards} {backwards}x" if backwards.casefold() in known else backwards
+
+
 # argument -> is this request answered right?
 _RULES: dict[str, Callable[[Request], bool]] = {
     "": lambda request: True,
@@ -49,18 +56,17 @@ class EchoBackend:
     def generate(self, requests: Sequence[Request]) -> list[str]:
         """Return the first reference, or the prompt backwards."""
         time.sleep(self._pause_s * len(requests))
-        return [r.references[0] if self._is_right(r) else r.prompt[::-1] for r in requests]
+        return [r.references[0] if self._is_right(r) else _nonsense(r) for r in requests]
 
     def choose(self, requests: Sequence[Request]) -> list[tuple[OptionScore, ...]]:
-        """Return -1 nat for the option it picks and -2 for the others."""
+        """Return -1 nat for the option it picks, of one option that one, and -2 for the others."""
         time.sleep(self._pause_s * len(requests))
         scores = []
         for request in requests:
             right = request.options.index(request.references[0])
             pick = right if self._is_right(request) else (right + 1) % len(request.options)
-            scores.append(
-                tuple(OptionScore(-1.0 if i == pick else -2.0, 1) for i in range(len(request.options)))
-            )
+            logprobs = [-1.0 if i == pick else -2.0 for i in range(len(request.options))]
+            scores.append(tuple(OptionScore(logprob, 1) for logprob in logprobs))
         return scores
 
     def embed(self, texts: Sequence[str], language: str) -> "np.ndarray":
@@ -75,7 +81,10 @@ class EchoBackend:
 
 
 def open_echo(argument: str, seed: int) -> EchoBackend:
-    """Return the echo backend with a rule: "", wrong, half, pivot or slow."""
+    """Return the echo backend with a rule: "", wrong, half, pivot or slow; the seed is not used.
+
+    Raises UserError for another rule.
+    """
     if argument not in _RULES:
         raise unknown("rule", argument, [rule for rule in _RULES if rule], "model 'echo'")
     return EchoBackend(argument)

@@ -172,7 +172,10 @@ class EmojiData:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise CorruptImage(f"emoji: picture '{key}' cannot be decoded: {error}") from error
         if picture.size != (IMAGE_SIZE, IMAGE_SIZE):
-            raise CorruptImage(f"emoji: picture '{key}' is {picture.size}, not 64x64")
+            # One Fluent drawing is 63 wide; white is the background of all.
+            square = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), "white")
+            square.paste(picture, (0, 0))
+            return square
         return picture
 
     def _file(self, name: str) -> Path:

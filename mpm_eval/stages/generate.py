@@ -1,14 +1,15 @@
 """Stage generate: samples to predictions, appended batch by batch."""
 
 import hashlib
+import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpm_eval import __version__
 from mpm_eval.backends import Backend
@@ -16,9 +17,13 @@ from mpm_eval.data import Dataset, open_dataset
 from mpm_eval.errors import CorruptImage, Interrupted, UserError, unknown
 from mpm_eval.schema import OptionScore, Prediction, Request, Sample, Task
 from mpm_eval.store import TaskStore
-from mpm_eval.strict import read_json, to_jsonable, write_json
+from mpm_eval.strict import build, read_json, to_jsonable, write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Progress = Callable[[str, int, int], None]  # task, samples done, samples in all
+Answer = tuple[str, tuple[OptionScore, ...], str]  # output, option scores, error
 
 RUNS = Path("results/runs")
 _NEEDS = {"generate": "generate", "choose": "choose", "probe": "embed"}  # kind -> capability
@@ -31,6 +36,27 @@ class Plan:
     task: Task
     dataset: Dataset
     languages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """The model of a run."""
+
+    spec: str  # as it was asked for
+    name: str
+    sha256: str
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """run.json: what all tasks of a run folder share."""
+
+    schema_version: int
+    model: RunModel
+    seed: int
+    limit: int | None
+    tasks: tuple[str, ...]
 
 
 def run_tasks(
@@ -46,24 +72,20 @@ def run_tasks(
 ) -> Path:
     """Answer all tasks and return the run folder; what is already answered is not asked again.
 
-    Every task is checked before the first one starts. Raises UserError for a language or
-    capability that is missing, a changed task, model or data, and a folder that cannot be written;
-    Interrupted after Ctrl-C.
+    `limit` keeps the first samples, the same ids in every language. Every task is checked before
+    the first one starts. Raises UserError for a language or capability that is missing, a changed
+    task, model or data, and a folder that cannot be written; Interrupted after Ctrl-C.
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit: must be at least 1, got {limit}")
     plans = [_plan(task, backend, languages) for task in tasks]
-    run = out or default_folder(backend.name, limit, seed)
-    model = {
-        "spec": model_spec,
-        "name": backend.name,
-        "sha256": backend.sha256,
-        "identity": dict(backend.identity),
-    }
-    _write_run(run, model, seed, limit, [plan.task.name for plan in plans])
+    folder = out or default_folder(backend.name, limit, seed)
+    model = RunModel(model_spec, backend.name, backend.sha256, dict(backend.identity))
+    run = RunFile(1, model, seed, limit, tuple(plan.task.name for plan in plans))
+    _write_run(folder, run)
     for plan in plans:
-        _run_task(plan, backend, run / plan.task.name, model, seed, limit, progress)
-    return run
+        _run_task(plan, backend, folder / plan.task.name, run, progress)
+    return folder
 
 
 def default_folder(name: str, limit: int | None, seed: int) -> Path:
@@ -83,191 +105,249 @@ def _plan(task: Task, backend: Backend, languages: Sequence[str] | None) -> Plan
             f"task '{task.name}' needs a model that can '{need}'; "
             f"'{backend.name}' can {', '.join(sorted(backend.capabilities))}"
         )
-    for language in languages or ():
+    asked = tuple(dict.fromkeys(task.languages if languages is None else languages))
+    for language in asked:
         if language not in task.languages:
             raise unknown("language", language, task.languages, f"task '{task.name}'")
-    asked = tuple(languages) if languages else task.languages
+    if not asked:
+        raise UserError(f"task '{task.name}': no language given; leave --languages out for all")
     return Plan(task, open_dataset(task), asked)
 
 
-def _write_run(
-    run: Path, model: Mapping[str, Any], seed: int, limit: int | None, names: Sequence[str]
-) -> None:
-    path = run / "run.json"
-    known: list[str] = []
+def _write_run(folder: Path, run: RunFile) -> None:
+    path = folder / "run.json"
+    known: tuple[str, ...] = ()
     if path.exists():
-        old = read_json(path)
-        if old["model"]["sha256"] != model["sha256"] or old["model"]["name"] != model["name"]:
+        old = build(RunFile, read_json(path), str(path))
+        known = old.tasks
+        was, now = old.model, run.model
+        if (was.sha256, was.name) != (now.sha256, now.name):
             raise UserError(
-                f"{run}: holds a run of another model ('{old['model']['name']}', weights "
-                f"{old['model']['sha256'][:12]}, now '{model['name']}', {model['sha256'][:12]}); "
+                f"{folder}: holds a run of another model ('{was.name}', weights "
+                f"{was.sha256[:12]}, now '{now.name}', {now.sha256[:12]}); "
                 "give another --out or delete the folder"
             )
-        for key, value in (("seed", seed), ("limit", limit)):
-            if old[key] != value:
+        for key in ("seed", "limit"):
+            if getattr(old, key) != getattr(run, key):
                 raise UserError(
-                    f"{run}: holds a run with {key} {old[key]}, not {value}; give another --out"
+                    f"{folder}: holds a run with {key} {getattr(old, key)}, not "
+                    f"{getattr(run, key)}; give another --out or delete the folder"
                 )
-        known = old["tasks"]
-    write_json(
-        path,
-        {
-            "schema_version": 1,
-            "model": model,
-            "seed": seed,
-            "limit": limit,
-            "tasks": list(dict.fromkeys([*known, *names])),
-        },
-    )
+    tasks = tuple(dict.fromkeys([*known, *run.tasks]))
+    write_json(path, {**to_jsonable(run), "tasks": tasks})
 
 
 def _run_task(
-    plan: Plan,
-    backend: Backend,
-    folder: Path,
-    model: Mapping[str, Any],
-    seed: int,
-    limit: int | None,
-    progress: Progress | None,
+    plan: Plan, backend: Backend, folder: Path, run: RunFile, progress: Progress | None
 ) -> None:
-    task, started = plan.task, time.time()
-    with TaskStore.open(folder, _manifest(plan, backend, model, seed, limit)) as store:
-        write_json(folder / "task.json", task)
-        if task.kind == "probe":
-            from mpm_eval.stages.probe import write_embeddings
+    started = time.time()
+    with TaskStore.open(folder, _manifest(plan, backend, run)) as store:
+        write_json(folder / "task.json", plan.task)
+        before = _answered(folder, store)
+        try:
+            if plan.task.kind == "probe":
+                _embed_all(plan, backend, folder, run.limit)
+            else:
+                _answer_all(plan, backend, store, run.limit, progress)
+        finally:
+            num_new = len(_answered(folder, store) - before)
+            if num_new:
+                _add_session(folder / "environment.json", started, num_new, backend)
 
-            write_embeddings(task, plan.dataset, backend, folder, plan.languages, limit)
-            num_new = len(plan.languages)
-        else:
-            num_new = _answer_all(plan, backend, store, limit, progress)
-    if num_new:
-        seconds = time.time() - started
-        write_json(folder / "environment.json", _environment(started, seconds, num_new, backend))
+
+def _answered(folder: Path, store: TaskStore) -> set[Any]:
+    """Return what tells an answer of this process from one that was there before."""
+    files = (folder / "embeddings").glob("*.safetensors")
+    return {*store.predictions(), *((path.name, path.stat().st_mtime_ns) for path in files)}
+
+
+def _embed_all(plan: Plan, backend: Backend, folder: Path, limit: int | None) -> None:
+    from mpm_eval.stages.probe import write_embeddings
+
+    try:
+        write_embeddings(plan.task, plan.dataset, backend, folder, plan.languages, limit)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{plan.task.name}: stopped; run the same command again to continue"
+        ) from None
 
 
 def _answer_all(
     plan: Plan, backend: Backend, store: TaskStore, limit: int | None, progress: Progress | None
-) -> int:
-    samples = list(_in_order(plan, limit))
+) -> None:
+    """Append an answer for every sample that has none, in batches that fit into memory."""
+    if backend.batch_size < 1:
+        raise ValueError(f"{backend.name}: batch_size is {backend.batch_size}, must be at least 1")
+    samples = list(_in_order(plan, limit, store.languages))
     done = store.predictions()
     pending = [sample for sample in samples if sample.key not in done]
-    answered = len(samples) - len(pending)
+    total, size, pictures = len(samples), backend.batch_size, _Pictures(plan.dataset)
     try:
-        for start in range(0, len(pending), backend.batch_size):
-            batch = pending[start : start + backend.batch_size]
-            predictions = _answer(plan, backend, batch)
+        while pending:
+            batch = pending[:size]
+            predictions = _try(plan.task, backend, batch, pictures)
+            if predictions is None:
+                size = len(batch) // 2
+                continue
             store.append(predictions)
-            answered += len(predictions)
+            pending = pending[len(batch) :]
             if progress:
-                progress(plan.task.name, answered, len(samples))
+                progress(plan.task.name, total - len(pending), total)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{plan.task.name}: stopped at {answered} of {len(samples)} samples; "
+            f"{plan.task.name}: stopped at {total - len(pending)} of {total} samples; "
             "run the same command again to continue"
         ) from None
-    return len(pending)
 
 
-def _in_order(plan: Plan, limit: int | None) -> Iterator[Sample]:
-    """Yield the samples, all languages of one id together, so that a picture is encoded once."""
-    by_language = {lang: plan.dataset.samples(lang) for lang in plan.languages}
-    ids = list(dict.fromkeys(s.id for samples in by_language.values() for s in samples))[:limit]
-    found = {sample.key: sample for samples in by_language.values() for sample in samples}
-    for sample_id in ids:
+def _in_order(plan: Plan, limit: int | None, languages: Sequence[str]) -> Iterator[Sample]:
+    """Yield the samples, all languages of one id together, so that a picture is encoded once.
+
+    A limit counts ids over `languages`, those of all runs in this folder, as scoring does: a
+    language that is added later gets the same ids.
+    """
+    counted = plan.languages if limit is None else languages
+    ids = dict.fromkeys(sample.id for tag in counted for sample in plan.dataset.samples(tag))
+    found = {s.key: s for tag in plan.languages for s in plan.dataset.samples(tag)}
+    for sample_id in list(ids)[:limit]:
         for language in plan.languages:
             if (sample_id, language) in found:
                 yield found[sample_id, language]
 
 
-def _answer(plan: Plan, backend: Backend, samples: Sequence[Sample]) -> list[Prediction]:
-    """Return one prediction per sample, failed ones (a corrupt picture) with their reason."""
-    pictures: dict[str, Any] = {}
-    errors: dict[str, str] = {}
-    for key in dict.fromkeys(sample.image for sample in samples if sample.image is not None):
+class _Pictures:
+    """The pictures of the batch at hand; one that the next batch shares is not decoded again."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._found: dict[str, Image | CorruptImage] = {}
+
+    def load(self, samples: Iterable[Sample]) -> None:
+        """Decode the pictures of `samples` and forget all others."""
+        keys = dict.fromkeys(sample.image for sample in samples if sample.image is not None)
+        self._found = {
+            key: self._found[key] if key in self._found else self._decode(key) for key in keys
+        }
+
+    def of(self, sample: Sample) -> "Image | CorruptImage | None":
+        """Return the sample's picture, or why it has none; None for a sample of text."""
+        return None if sample.image is None else self._found[sample.image]
+
+    def _decode(self, key: str) -> "Image | CorruptImage":
         try:
-            pictures[key] = plan.dataset.load_image(key)
+            return self._dataset.load_image(key)
         except CorruptImage as error:
-            errors[key] = str(error)
-    prompts = {s.key: plan.task.prompts[s.language].replace("{question}", s.question) for s in samples}
-    asked = [s for s in samples if s.image is None or s.image in pictures]
-    oracle = "oracle" in backend.capabilities
-    requests = [
-        Request(
-            prompt=prompts[sample.key],
-            language=sample.language,
-            image=pictures[sample.image] if sample.image is not None else None,
-            image_key=sample.image,
-            options=sample.options,
-            max_new_tokens=plan.task.max_new_tokens,
-            references=sample.references if oracle else (),
-        )
-        for sample in asked
-    ]
-    answers = dict(zip([s.key for s in asked], _call(backend, plan.task, requests), strict=True))
-    predictions = []
-    for sample in samples:
-        prompt = prompts[sample.key]
-        if sample.key in answers:
-            output, scores = answers[sample.key]
-            digest = _input_sha256(prompt, sample, pictures.get(sample.image or ""))
-            predictions.append(
-                Prediction(sample.id, sample.language, prompt, output, scores, "", digest)
-            )
-        else:
-            reason = errors[sample.image or ""]
-            predictions.append(Prediction(sample.id, sample.language, prompt, error=reason))
-    return predictions
+            return error
 
 
-def _call(
-    backend: Backend, task: Task, requests: Sequence[Request]
-) -> list[tuple[str, tuple[OptionScore, ...]]]:
-    """Return (output, option scores) per request; a batch too large for memory is halved."""
-    if not requests:
-        return []
+def _try(
+    task: Task, backend: Backend, samples: Sequence[Sample], pictures: _Pictures
+) -> list[Prediction] | None:
+    """Return one prediction per sample; None when a smaller batch may fit into memory."""
     try:
-        answers: list[tuple[str, tuple[OptionScore, ...]]]
-        if task.kind == "choose":
-            answers = [
-                (request.options[max(range(len(s)), key=lambda i: s[i].logprob / s[i].num_tokens)], s)
-                for request, s in zip(requests, backend.choose(requests), strict=True)
-            ]
-        else:
-            answers = [(text, ()) for text in backend.generate(requests)]
+        return _answer(task, backend, samples, pictures)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
             raise
-        if len(requests) == 1:
-            raise UserError(
-                f"task '{task.name}': out of memory on a single sample; use a smaller model"
-            ) from None
-        half = len(requests) // 2
-        return _call(backend, task, requests[:half]) + _call(backend, task, requests[half:])
-    if len(answers) != len(requests):
-        raise ValueError(f"{backend.name}: {len(answers)} answers to {len(requests)} requests")
-    return answers
+    # outside the handler: the traceback would keep the tensors of the failed batch alive
+    if len(samples) == 1:
+        raise UserError(
+            f"task '{task.name}': out of memory on the single sample '{samples[0].id}' "
+            f"({samples[0].language}); use a smaller model or a machine with more memory"
+        )
+    return None
 
 
-def _input_sha256(prompt: str, sample: Sample, picture: Any) -> str:
-    digest = hashlib.sha256(repr((prompt, sample.options)).encode())
-    if picture is not None:
-        digest.update(repr((picture.mode, picture.size)).encode())
-        digest.update(picture.tobytes())
+def _answer(
+    task: Task, backend: Backend, samples: Sequence[Sample], pictures: _Pictures
+) -> list[Prediction]:
+    """Return one prediction per sample, failed ones (a corrupt picture) with their reason."""
+    pictures.load(samples)
+    oracle = "oracle" in backend.capabilities
+    failed: dict[tuple[str, str], str] = {}
+    requests: dict[tuple[str, str], Request] = {}
+    for sample in samples:
+        picture = pictures.of(sample)
+        if isinstance(picture, CorruptImage):
+            failed[sample.key] = str(picture) or "corrupt picture"
+            continue
+        requests[sample.key] = Request(
+            prompt=_prompt(task, sample),
+            language=sample.language,
+            image=picture,
+            image_key=sample.image,
+            options=sample.options,
+            max_new_tokens=task.max_new_tokens,
+            references=sample.references if oracle else (),
+        )
+    answers = dict(zip(requests, _call(backend, task, list(requests.values())), strict=True))
+    predictions = []
+    for sample in samples:
+        output, scores, error = answers.get(sample.key) or ("", (), failed[sample.key])
+        request = requests.get(sample.key)
+        digest = _input_sha256(request) if request else ""
+        prompt = _prompt(task, sample)
+        predictions.append(
+            Prediction(sample.id, sample.language, prompt, output, scores, error, digest)
+        )
+    return predictions
+
+
+def _prompt(task: Task, sample: Sample) -> str:
+    # not str.format: questions and prompts may hold braces
+    return task.prompts[sample.language].replace("{question}", sample.question)
+
+
+def _call(backend: Backend, task: Task, requests: Sequence[Request]) -> list[Answer]:
+    """Return one answer per request; ValueError when the backend breaks its contract."""
+    if not requests:
+        return []
+    if task.kind == "choose":
+        rows = backend.choose(requests)
+        _require_equal(backend, len(rows), len(requests), "answers", "requests")
+        return [_pick(backend, r, s) for r, s in zip(requests, rows, strict=True)]
+    texts = backend.generate(requests)
+    _require_equal(backend, len(texts), len(requests), "answers", "requests")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{backend.name}: an answer is {type(text).__name__}, not text")
+    return [(text, (), "") for text in texts]
+
+
+def _pick(backend: Backend, request: Request, row: Sequence[OptionScore]) -> Answer:
+    """Return the option with the best mean log-probability per token, the first of equal ones."""
+    _require_equal(backend, len(row), len(request.options), "scores", "options")
+    # plain numbers: a float32 of numpy is no JSON
+    scores = tuple(OptionScore(float(score.logprob), int(score.num_tokens)) for score in row)
+    if not all(math.isfinite(score.logprob) and score.num_tokens > 0 for score in scores):
+        return "", (), "an option's score is not finite or has no tokens"
+    best = max(range(len(scores)), key=lambda i: scores[i].logprob / scores[i].num_tokens)
+    return request.options[best], scores, ""
+
+
+def _require_equal(backend: Backend, got: int, wanted: int, what: str, to: str) -> None:
+    if got != wanted:
+        raise ValueError(f"{backend.name}: {got} {what} to {wanted} {to}")
+
+
+def _input_sha256(request: Request) -> str:
+    digest = hashlib.sha256(repr((request.prompt, request.options)).encode())
+    if request.image is not None:
+        digest.update(repr((request.image.mode, request.image.size)).encode())
+        digest.update(request.image.tobytes())
     return digest.hexdigest()
 
 
-def _manifest(
-    plan: Plan, backend: Backend, model: Mapping[str, Any], seed: int, limit: int | None
-) -> dict[str, Any]:
+def _manifest(plan: Plan, backend: Backend, run: RunFile) -> dict[str, Any]:
     task = plan.task
     packages = ("numpy", "pillow", *(("torch",) if "torch" in sys.modules else ()))
     return {
         "schema_version": 1,
         "task": {"name": task.name, "version": task.version, "sha256": task.sha256},
         "data": {"sha256": plan.dataset.sha256, "description": dict(plan.dataset.description)},
-        "model": dict(model),
-        "seed": seed,
-        "limit": limit,
+        "model": to_jsonable(run.model),
+        "seed": run.seed,
+        "limit": run.limit,
         "decoding": {"max_new_tokens": task.max_new_tokens, "strategy": "greedy"},
         "languages": list(plan.languages),
         "training_record": to_jsonable(backend.training_record),
@@ -286,14 +366,25 @@ def _version(package: str) -> str:
         return ""
 
 
-def _environment(
-    started: float, seconds: float, num_samples: int, backend: Backend
-) -> dict[str, Any]:
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "duration_s": round(seconds, 3),
-        "samples_per_s": round(num_samples / max(seconds, 1e-9), 2),
+def _add_session(path: Path, started: float, num_new: int, backend: Backend) -> None:
+    """Add to environment.json when, where and how fast this process answered."""
+    finished = time.time()
+    sessions = list(read_json(path)["sessions"]) if path.exists() else []
+    session = {
+        "started": _iso(started),
+        "finished": _iso(finished),
+        "duration_s": round(finished - started, 3),
+        "num_new": num_new,  # predictions, or files of hidden states
+        "per_s": round(num_new / max(finished - started, 1e-9), 2),
         "host": platform.node(),
         "platform": platform.platform(),
+        "python": platform.python_version(),
         "device": backend.identity.get("device", "none"),
     }
+    if "torch" in sys.modules:
+        session["torch"] = _version("torch")
+    write_json(path, {"schema_version": 1, "sessions": [*sessions, session]})
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -30,18 +30,7 @@ def write_run(
     UserError with file and line for a bad line, and for missing samples; never overwrites other
     predictions.
     """
-    if task.kind == "probe":
-        raise UserError(
-            f"{task.name}: a probe task reads hidden states, not predictions; "
-            "run it with: mpm-eval run"
-        )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UserError(
-            f"--name: '{name}' cannot name a run; use letters, digits, '.', '_' and '-'"
-        )
-    for language in languages or ():
-        if language not in task.languages:
-            raise unknown("language", language, task.languages, task.name)
+    _check(task, name, languages or ())
     asked = tuple(dict.fromkeys(languages or task.languages))
     dataset = open_dataset(task)
     # every language is known to the reader, so that a line of a language left out is no unknown id
@@ -72,6 +61,21 @@ def write_run(
     }
     _write(run, task, model, manifest, kept)
     return run
+
+
+def _check(task: Task, name: str, languages: Sequence[str]) -> None:
+    if task.kind == "probe":
+        raise UserError(
+            f"{task.name}: a probe task reads hidden states, not predictions; "
+            "run it with: mpm-eval run"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(
+            f"--name: '{name}' cannot name a run; use letters, digits, '.', '_' and '-'"
+        )
+    for language in languages:
+        if language not in task.languages:
+            raise unknown("language", language, task.languages, task.name)
 
 
 def read_predictions_file(

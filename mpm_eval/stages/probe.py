@@ -86,8 +86,9 @@ def score_embeddings(
 
     Subset "layer=3" is one layer, 0 the embeddings. Subset "" is the headline: the task's
     `main_subset`, by default the middle layer. It is fixed before anything is measured; the best
-    layer of the test data would flatter the model. Raises UserError for missing or unlike files
-    and for a `main_subset` that is no layer.
+    layer of the test data would flatter the model. Intervals resample concepts with their hits; the
+    pool of candidates stays as it is, since P@1 depends on its size. Raises UserError for missing
+    or unlike files and for a `main_subset` that is no layer.
     """
     if task.pivot not in languages:
         raise UserError(f"{folder}: no hidden states of the pivot {task.pivot} to compare with")
@@ -104,8 +105,9 @@ def score_embeddings(
                 "together; remove the folder embeddings and run again"
             )
         for layer in range(len(pivot_LND)):
+            place = f"layer:{layer}|layers:{len(pivot_LND)}"
             rows = _score_layer(
-                task, (pivot_LND[layer], pivot), (target_LND[layer], target), layer, labels
+                task, (pivot_LND[layer], pivot), (target_LND[layer], target), place, labels
             )
             scores += [_as_subset(row, f"layer={layer}") for row in rows]
             if layer == headline:
@@ -143,7 +145,7 @@ def retrieve(
     import numpy as np
 
     x_ND, y_ND = _unit(x_ND, centred), _unit(y_ND, centred)
-    nearest_2N = np.stack([_nearest(x_ND, y_ND), _nearest(y_ND, x_ND)])
+    nearest_2N = _nearest(x_ND, y_ND)
     hits_N2 = np.zeros((len(x_ND), 2))
     for groups in (np.asarray(x_groups), np.asarray(y_groups)):
         hits_N2 = np.maximum(hits_N2, (groups[nearest_2N] == groups).T)
@@ -155,22 +157,28 @@ def precision_at_1(totals: "np.ndarray") -> "np.ndarray":
     return 100 * totals[..., 0] / totals[..., 1]
 
 
-def random_floor(nearest_2N: "np.ndarray", seed: int = 0) -> float:
+def random_floor(
+    nearest_2N: "np.ndarray", x_groups: Sequence[int], y_groups: Sequence[int], seed: int = 0
+) -> float:
     """Return the 95th percentile of P@1, 0 to 100, when concepts are paired at random.
 
     The neighbours stay, the translations are shuffled: a model that finds no more than this has
-    not been shown to align anything.
+    not been shown to align anything. Equal texts are hits for each other, as in `retrieve`.
     """
     import numpy as np
 
     rng = np.random.Generator(np.random.PCG64(seed))
-    N = nearest_2N.shape[1]
+    x, y = np.asarray(x_groups), np.asarray(y_groups)
+    forth, back = nearest_2N
+    N = len(forth)
     values = np.empty(NUM_PAIRINGS)
     for index in range(NUM_PAIRINGS):
-        pairing = rng.permutation(N)  # pivot text i is paired with target text pairing[i]
-        forth = (nearest_2N[0] == pairing).mean()
-        back = (pairing[nearest_2N[1]] == np.arange(N)).mean()
-        values[index] = 50 * (forth + back)
+        to_y = rng.permutation(N)  # pivot text i is paired with target text to_y[i]
+        to_x = np.empty_like(to_y)
+        to_x[to_y] = np.arange(N)
+        forth_hits = (y[forth] == y[to_y]) | (x[to_x[forth]] == x)
+        back_hits = (x[back] == x[to_x]) | (y[to_y[back]] == y)
+        values[index] = 50 * (forth_hits.mean() + back_hits.mean())
     return float(np.quantile(values, 0.95))
 
 
@@ -178,11 +186,12 @@ def _score_layer(
     task: Task,
     pivot: "tuple[np.ndarray, Rows]",
     target: "tuple[np.ndarray, Rows]",
-    layer: int,
+    place: str,
     labels: Mapping[str, str],
 ) -> list[Score]:
     language, n = target[1].language, len(target[1].ids)
-    settings = f"cosine|directions:2|candidates:{n}|layer:{layer}"
+    # How texts are pooled is the backend's affair; the hash of the model stands for it.
+    settings = f"cosine|directions:2|candidates:{n}|{place}|pooling:backend"
     scores: list[Score] = []
 
     def add(metric: str, value: float, ci95: tuple[float, float] | None, how: str) -> None:
@@ -198,16 +207,16 @@ def _score_layer(
 
     from mpm_eval.stats import estimate
 
+    groups = pivot[1].groups, target[1].groups
     for metric, centred in (("retrieval_p1", False), ("retrieval_p1_centred", True)):
-        hits_N2, nearest_2N = retrieve(
-            pivot[0], target[0], pivot[1].groups, target[1].groups, centred=centred
-        )
+        hits_N2, nearest_2N = retrieve(pivot[0], target[0], *groups, centred=centred)
         stats_N2 = np.column_stack([hits_N2.mean(axis=1), np.ones(n)])
         found = estimate(stats_N2, target[1].clusters, precision_at_1)
         assert found.value is not None
-        add(metric, found.value, found.ci95, f"candidates-fixed|{found.method}")
+        centring = "centring:language-mean" if centred else "centring:none"
+        add(metric, found.value, found.ci95, f"{centring}|candidates-fixed|{found.method}")
         if not centred:
-            floor = random_floor(nearest_2N)
+            floor = random_floor(nearest_2N, *groups)
             add("retrieval_floor", floor, None, f"pairings:{NUM_PAIRINGS}|quantile:0.95|seed:0")
     return scores
 
@@ -232,10 +241,19 @@ def _unit(x_ND: "np.ndarray", centred: bool) -> "np.ndarray":
 
 
 def _nearest(x_ND: "np.ndarray", y_ND: "np.ndarray") -> "np.ndarray":
+    """Return nearest_2N, x to y and y to x, of equal ones the first; one product serves both."""
     import numpy as np
 
-    parts = [(x_ND[i : i + _ROWS] @ y_ND.T).argmax(axis=1) for i in range(0, len(x_ND), _ROWS)]
-    return np.concatenate(parts)
+    forth: list[np.ndarray] = []
+    best_N, back_N = np.full(len(y_ND), -np.inf), np.zeros(len(y_ND), dtype=np.int64)
+    for start in range(0, len(x_ND), _ROWS):
+        similar_MN = x_ND[start : start + _ROWS] @ y_ND.T
+        forth.append(similar_MN.argmax(axis=1))
+        rows_N = similar_MN.argmax(axis=0)
+        found_N = similar_MN[rows_N, np.arange(len(y_ND))]
+        better_N = found_N > best_N
+        best_N[better_N], back_N[better_N] = found_N[better_N], start + rows_N[better_N]
+    return np.stack([np.concatenate(forth), back_N])
 
 
 def _in_order(

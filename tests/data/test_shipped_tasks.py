@@ -1,11 +1,11 @@
 """Every task file that is shipped: it loads, and yields the same samples in every language."""
 
 import pytest
-from mpm_eval.tasks import list_tasks
 
 from mpm_eval.data import open_dataset
 from mpm_eval.data.emoji_qa import caption_prompts
 from mpm_eval.languages import GROUPS
+from mpm_eval.tasks import list_tasks
 
 TASKS = {task.name: task for task in list_tasks()}
 

@@ -13,6 +13,7 @@ import pytest
 from mpm_eval.errors import UserError
 from mpm_eval.schema import Sample, Score, Task, TrainingRecord
 from mpm_eval.stages.probe import (
+    NUM_PAIRINGS,
     headline_layer,
     precision_at_1,
     random_floor,
@@ -270,6 +271,31 @@ def test_a_hub_is_a_hit_in_one_direction_only() -> None:
     assert hits_N2.T.tolist() == [[1, 0], [1, 1]]
 
 
+def test_three_texts_give_the_value_counted_by_hand() -> None:
+    # x to y finds 0, 0, 2 (two right), y to x finds 0, 2, 2 (two right): 4 of 6
+    x = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    y = np.array([[1.0, 0.0], [0.4, 0.6], [0.0, 1.0]])
+    hits_N2, nearest_2N = retrieve(x, y, range(3), range(3))
+    assert nearest_2N.tolist() == [[0, 0, 2], [0, 2, 2]]
+    stats_N2 = np.column_stack([hits_N2.mean(axis=1), np.ones(3)])
+    assert precision_at_1(stats_N2.sum(axis=0)) == pytest.approx(200 / 3)
+
+
+def test_random_vectors_stay_near_one_in_n_and_planted_translations_are_all_found() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300, 32))
+    planted, _ = retrieve(x, x + 0.05 * rng.normal(size=x.shape), range(300), range(300))
+    assert planted.mean() == 1
+    hits_N2, nearest_2N = retrieve(x, rng.normal(size=x.shape), range(300), range(300))
+    assert 100 * hits_N2.mean() <= random_floor(nearest_2N, range(300), range(300)) < 2
+
+
+def test_of_equal_neighbours_the_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpm_eval.stages.probe._ROWS", 1)
+    same = np.ones((4, 2))
+    assert retrieve(same, same, range(4), range(4))[1].tolist() == [[0] * 4] * 2
+
+
 def test_equal_texts_in_either_language_are_hits_for_each_other() -> None:
     x = np.eye(3)
     y = np.eye(3)[[1, 0, 2]]  # the first two are swapped
@@ -319,14 +345,31 @@ def test_precision_is_a_percentage_and_keeps_leading_dimensions() -> None:
 def test_the_floor_is_the_95th_percentile_of_random_pairings() -> None:
     rng = np.random.default_rng(4)
     nearest = np.stack([rng.integers(0, 100, 100), rng.integers(0, 100, 100)])
-    floor = random_floor(nearest)
+    floor = random_floor(nearest, range(100), range(100))
     # each direction hits about Poisson(1) times in 100: the mean of two has its 95 % at 2 or 2.5
     assert 1.5 <= floor <= 3.0
-    assert floor == random_floor(nearest) and isinstance(floor, float)
+    assert floor == random_floor(nearest, range(100), range(100)) and isinstance(floor, float)
 
 
 def test_the_floor_of_two_concepts_is_all() -> None:
-    assert random_floor(np.array([[0, 1], [0, 1]])) == 100
+    assert random_floor(np.array([[0, 1], [0, 1]]), range(2), range(2)) == 100
+
+
+def test_the_floor_counts_equal_texts_as_retrieval_does() -> None:
+    rng = np.random.default_rng(5)
+    nearest, x_groups, y_groups = rng.integers(0, 60, (2, 60)), range(60), np.arange(60) // 10
+    oracle = []
+    pairings = np.random.Generator(np.random.PCG64(0))
+    for _ in range(NUM_PAIRINGS):
+        pairing = pairings.permutation(60).tolist()
+        there = [y_groups[nearest[0, i]] == y_groups[pairing[i]] for i in range(60)]
+        back = [y_groups[pairing[nearest[1, j]]] == y_groups[j] for j in range(60)]
+        oracle.append(50 * (np.mean(there) + np.mean(back)))
+    floor = random_floor(nearest, x_groups, y_groups)
+    assert floor == pytest.approx(float(np.quantile(oracle, 0.95)))
+    # the languages change places, their neighbours too
+    assert random_floor(nearest[::-1], [0] * 60, x_groups) == 100
+    assert floor > random_floor(nearest, range(60), range(60)) + 10
 
 
 # --- scoring
@@ -373,6 +416,17 @@ def test_the_headline_is_the_middle_layer_and_not_the_best(tmp_path: Path) -> No
     headline = pick(scores, "retrieval_p1", "zh", "")
     assert headline == dataclasses.replace(pick(scores, "retrieval_p1", "zh", "layer=2"), subset="")
     assert headline.value != pick(scores, "retrieval_p1", "zh", "layer=4").value
+
+
+def test_the_signature_says_layer_candidates_centring_and_bootstrap(tmp_path: Path) -> None:
+    write(tmp_path)
+    scores = scores_of(tmp_path)
+    assert pick(scores, "retrieval_p1_centred", "zh", "").signature == (
+        "retrieval_p1_centred|cosine|directions:2|candidates:40|layer:2|layers:5|pooling:backend"
+        "|centring:language-mean|candidates-fixed"
+        "|ci:bootstrap,percentile|resamples:2000|seed:0|clusters:40"
+    )
+    assert "centring:none" in pick(scores, "retrieval_p1", "zh", "").signature
 
 
 def test_the_task_may_name_the_headline_layer(tmp_path: Path) -> None:

@@ -385,9 +385,9 @@ def test_a_choice_counts_as_the_option_with_the_highest_score(
     task = choice_task(make_task)
     content: list[dict[str, Any]] = [
         {"id": "0", "language": "en", "choice": 0},
-        {"id": "1", "language": "en", "choice": 0},
+        {"id": "1", "language": "en", "choice": 1},
         {"id": "2", "language": "en", "option_scores": [
-            {"logprob": -1.5, "num_tokens": 1}, {"logprob": -2.5, "num_tokens": 1}]},
+            {"logprob": -2.5, "num_tokens": 1}, {"logprob": -1.5, "num_tokens": 1}]},
         {"id": "3", "language": "en", "error": "refused by the server"},
     ]  # fmt: skip
     run = score_predictions(task, write_lines(tmp_path / "p.jsonl", content), "x", tmp_path / "o")

@@ -88,12 +88,14 @@ def test_a_chosen_option_is_shown_as_its_text(make_task: MakeTask, tmp_path: Pat
 def test_failures_are_named_and_not_among_the_samples(
     make_task: MakeTask, make_run: MakeRun
 ) -> None:
-    error = Prediction("1", "de", "", error="corrupt picture")
-    run = make_run(make_task(), {("1", "de"): error})
+    rows = [{"id": f"s{i}", "language": "de", "references": [f"a {i}"]} for i in range(3)]
+    error = Prediction("s1", "de", "", error="corrupt picture")
+    run = make_run(make_task("few", rows, languages=["de"]), {("s1", "de"): error})
     score_run(run)
     text = shown(run)
-    assert "failed: 1 (de): corrupt picture" in text
-    assert "24 samples, 1 failed" in text
+    assert "failed: s1 (de): corrupt picture" in text
+    assert "3 samples, 1 failed" in text
+    assert sum("s1" in line for line in text.splitlines()) == 1
 
 
 def test_many_failures_are_counted_after_the_first_twenty(
