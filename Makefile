@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/mpm-eval run --task transfer --task llava_zh --task alignment --model mpm-tiny \
-	    --out results/demo/runs/mpm-tiny
+	    --languages core --out results/demo/runs/mpm-tiny
 	$(BIN)/mpm-eval leaderboard --runs results/demo/runs --out results/demo
 
 test: $(VENV)/.installed-test
@@ -24,7 +24,8 @@ check: $(VENV)/.installed-test
 
 # The committed leaderboard, from nothing but the shipped checkpoint.
 leaderboard: $(VENV)/.installed
-	$(BIN)/mpm-eval run --task emoji --task transfer --task llava --task probe --model mpm-tiny
+	$(BIN)/mpm-eval run --task emoji --task transfer --task llava --task probe \
+	    --task emoji_choice_validation --languages core --model mpm-tiny
 	$(BIN)/mpm-eval leaderboard
 
 $(VENV)/bin/python:

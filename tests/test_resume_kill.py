@@ -1,9 +1,11 @@
 """Real processes, really killed: what is answered stays answered, once."""
 
 import json
+import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -143,3 +145,79 @@ def test_a_corrupt_picture_fails_its_samples_and_no_others(
     assert [(r["n"], r["n_failed"], r["value"]) for r in rows] == [(11, 1, 100.0)] * 2
     failed = [p for p in read_predictions(tmp_path / "run/small/predictions.jsonl") if p.error]
     assert {p.id for p in failed} == {"s3"} and "3.png" in failed[0].error
+
+
+@pytest.mark.slow
+def test_a_second_process_is_turned_away_and_the_first_goes_on(
+    tmp_path: Path, mpm_eval: Command
+) -> None:
+    task = write_task(tmp_path, number=60)
+    arguments = ("run", "--task", task, "--model", "echo:slow", "--out", "run")
+    first = start(tmp_path, *arguments)
+    wait_for_lines(tmp_path / "run" / "small" / "predictions.jsonl", 8)
+    first.send_signal(signal.SIGSTOP)  # however slow the machine is, the first is not done yet
+    try:
+        second = mpm_eval(*arguments)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    _, errors = first.communicate(timeout=60)
+    assert second.returncode == 2 and "another process is writing here" in second.stderr
+    assert first.returncode == 0, errors
+    assert len(read_predictions(tmp_path / "run" / "small" / "predictions.jsonl")) == 120
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
+    tmp_path: Path, mpm_eval: Command
+) -> None:
+    task = write_task(tmp_path, number=40)
+    arguments = ("run", "--task", task, "--model", "echo", "--out", "run")
+    # no file may grow beyond this: the operating system refuses the rest of a batch
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); "
+    code = f"{limited}import sys; sys.argv[1:] = {list(map(str, arguments))!r}; "
+    full = subprocess.run(
+        [sys.executable, "-c", f"{code}from mpm_eval.cli import main; main()"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert full.returncode == 2
+    assert full.stderr.startswith("error: run/small: cannot be written (File too large)")
+    assert len(full.stderr.splitlines()) == 1
+    kept = predictions(tmp_path / "run")
+    assert 0 < len(kept) < 80
+    assert len(read_predictions(tmp_path / "run/small/predictions.jsonl")) == len(kept)
+    assert mpm_eval(*arguments).returncode == 0
+    whole = predictions(tmp_path / "run")
+    assert len(whole) == 80 and set(kept) < set(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named_and_left_alone(tmp_path: Path, mpm_eval: Command) -> None:
+    task = write_task(tmp_path)
+    arguments = ("run", "--task", task, "--model", "echo", "--languages")
+    assert mpm_eval(*arguments, "en", "--out", "run").returncode == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    folders = [tmp_path / "run", tmp_path / "run" / "small"]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        done = mpm_eval(*arguments, "de", "--out", "run")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert done.returncode == 2 and "cannot be written (Permission denied)" in done.stderr
+    assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.slow
+def test_a_file_where_the_run_folder_should_be_is_left_alone(
+    tmp_path: Path, mpm_eval: Command
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    task = write_task(tmp_path, number=2)
+    done = mpm_eval("run", "--task", task, "--model", "echo", "--out", "run")
+    assert done.returncode == 2 and "run/run.json: cannot be written" in done.stderr
+    assert (tmp_path / "run").read_text() == "mine"

@@ -1,5 +1,6 @@
 """The store: append-only, torn lines, refusals, locks, a full disk."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from mpm_eval.errors import UserError
 from mpm_eval.schema import OptionScore, Prediction
 from mpm_eval.store import TaskStore, read_predictions
+from mpm_eval.strict import read_json
 
 MANIFEST: dict[str, Any] = {
     "schema_version": 1,
@@ -72,9 +74,53 @@ def test_a_bad_line_in_the_middle_is_named(tmp_path: Path) -> None:
 def test_a_duplicate_is_named(tmp_path: Path) -> None:
     with TaskStore.open(tmp_path, MANIFEST) as store:
         store.append([prediction(1)])
-        store.append([prediction(1)])
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(path.read_text() * 2)
     with pytest.raises(UserError, match=r":2: second prediction for id 's1' in language 'en'"):
-        read_predictions(tmp_path / "predictions.jsonl")
+        read_predictions(path)
+
+
+def test_a_sample_is_never_written_twice(tmp_path: Path) -> None:
+    with TaskStore.open(tmp_path, MANIFEST) as store:
+        store.append([prediction(1)])
+        for batch in ([prediction(2), prediction(2)], [prediction(1)]):
+            with pytest.raises(ValueError, match="answered twice"):
+                store.append(batch)
+    assert read_predictions(tmp_path / "predictions.jsonl") == [prediction(1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "s2", "language": "en", "prompt": "p", "outptu": ""}', "did you mean 'output'"),
+        ('{"id": "s2", "language": "en"}', "key 'prompt' is missing"),
+        ('{"id": 2, "language": "en", "prompt": "p"}', "id: expected a string, got an integer"),
+        ("[]", "expected an object"),
+        ('{"id": "s2"', "not valid JSON"),
+    ],
+)
+def test_a_whole_line_that_is_no_prediction_is_refused_with_its_number(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    with TaskStore.open(tmp_path, MANIFEST) as store:
+        store.append([prediction(1)])
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(path.read_text() + line + "\n")
+    before = path.read_bytes()
+    with pytest.raises(UserError) as caught, TaskStore.open(tmp_path, MANIFEST):
+        pass
+    assert f"{path}:2: " in str(caught.value) and message in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_line_torn_inside_a_character_is_cut_off(tmp_path: Path) -> None:
+    with TaskStore.open(tmp_path, MANIFEST) as store:
+        store.append([prediction(1), prediction(2, "猫")])
+    path = tmp_path / "predictions.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index("猫".encode()) + 1])
+    with TaskStore.open(tmp_path, MANIFEST) as store:
+        assert list(store.predictions()) == [("s1", "en")]
 
 
 @pytest.mark.parametrize(
@@ -100,13 +146,41 @@ def test_predictions_of_something_else_are_refused_with_the_reason(
     assert (tmp_path / "predictions.jsonl").read_bytes() == before
 
 
-def test_languages_may_grow(tmp_path: Path) -> None:
-    from mpm_eval.strict import read_json
-
+def test_every_difference_is_named(tmp_path: Path) -> None:
     with TaskStore.open(tmp_path, MANIFEST):
         pass
-    with TaskStore.open(tmp_path, changed(languages=["de"])):
+    with pytest.raises(UserError) as caught, TaskStore.open(tmp_path, changed(seed=3, limit=2)):
         pass
+    assert "seed was 0, is 3; limit was null, is 2;" in str(caught.value)
+
+
+def test_predictions_that_nothing_describes_are_refused(tmp_path: Path) -> None:
+    with TaskStore.open(tmp_path, MANIFEST) as store:
+        store.append([prediction(1)])
+    (tmp_path / "manifest.json").unlink()
+    with (
+        pytest.raises(UserError, match=r"without a manifest\.json"),
+        TaskStore.open(tmp_path, MANIFEST),
+    ):
+        pass
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[]")
+    with (
+        pytest.raises(UserError, match=r"manifest\.json: languages: expected a list"),
+        TaskStore.open(tmp_path, MANIFEST),
+    ):
+        pass
+    assert (tmp_path / "manifest.json").read_text() == "[]"
+
+
+def test_languages_may_grow(tmp_path: Path) -> None:
+    with TaskStore.open(tmp_path, MANIFEST):
+        pass
+    with TaskStore.open(tmp_path, changed(languages=["de"])) as store:
+        assert store.languages == ("en", "de")
     assert read_json(tmp_path / "manifest.json")["languages"] == ["en", "de"]
 
 
@@ -134,3 +208,30 @@ def test_a_full_disk_keeps_what_is_there_whole(
             store.append([prediction(2)])
         assert store.path.read_bytes() == before
         assert list(store.predictions()) == [("s1", "en")]
+
+
+def test_half_a_batch_on_a_full_disk_is_taken_back(tmp_path: Path) -> None:
+    with TaskStore.open(tmp_path, MANIFEST) as store:
+        store.append([prediction(1)])
+        before = store.path.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+        try:
+            with pytest.raises(UserError, match="cannot be written") as caught:
+                store.append([prediction(2, "x" * 100)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert str(caught.value).startswith(f"{tmp_path}: ")
+        assert store.path.read_bytes() == before
+        store.append([prediction(2)])  # there is room again
+    assert read_predictions(tmp_path / "predictions.jsonl") == [prediction(1), prediction(2)]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(UserError, match="file/t: cannot be written"),
+        TaskStore.open(tmp_path / "file" / "t", MANIFEST),
+    ):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"

@@ -62,6 +62,9 @@ class Resampler(nn.Module):
     language; with "free" it is an arbitrary vector of the same width.
     """
 
+    feature_mean: Tensor
+    feature_scale: Tensor
+
     def __init__(self, config: ResamplerConfig, vision_dim: int, lm_width: int):
         super().__init__()
         self.config = config

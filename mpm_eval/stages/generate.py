@@ -78,6 +78,7 @@ def run_tasks(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit: must be at least 1, got {limit}")
+    _check_languages(tasks, languages or ())
     plans = [_plan(task, backend, languages) for task in tasks]
     folder = out or default_folder(backend.name, limit, seed)
     model = RunModel(model_spec, backend.name, backend.sha256, dict(backend.identity))
@@ -105,13 +106,23 @@ def _plan(task: Task, backend: Backend, languages: Sequence[str] | None) -> Plan
             f"task '{task.name}' needs a model that can '{need}'; "
             f"'{backend.name}' can {', '.join(sorted(backend.capabilities))}"
         )
-    asked = tuple(dict.fromkeys(task.languages if languages is None else languages))
-    for language in asked:
-        if language not in task.languages:
-            raise unknown("language", language, task.languages, f"task '{task.name}'")
+    wanted = task.languages if languages is None else languages
+    asked = tuple(tag for tag in dict.fromkeys(wanted) if tag in task.languages)
     if not asked:
-        raise UserError(f"task '{task.name}': no language given; leave --languages out for all")
+        raise UserError(
+            f"task '{task.name}': none of the languages asked for; it has "
+            f"{', '.join(task.languages)}"
+        )
     return Plan(task, open_dataset(task), asked)
+
+
+def _check_languages(tasks: Sequence[Task], languages: Sequence[str]) -> None:
+    """A language must be in one task at least; each task then answers in those it has."""
+    known = {tag for task in tasks for tag in task.languages}
+    names = ", ".join(f"'{task.name}'" for task in tasks)
+    for language in languages:
+        if language not in known:
+            raise unknown("language", language, known, f"task {names}")
 
 
 def _write_run(folder: Path, run: RunFile) -> None:
@@ -369,7 +380,8 @@ def _version(package: str) -> str:
 def _add_session(path: Path, started: float, num_new: int, backend: Backend) -> None:
     """Add to environment.json when, where and how fast this process answered."""
     finished = time.time()
-    sessions = list(read_json(path)["sessions"]) if path.exists() else []
+    old = read_json(path) if path.exists() else {}
+    sessions = old.get("sessions", []) if isinstance(old, dict) else []
     session = {
         "started": _iso(started),
         "finished": _iso(finished),
