@@ -89,7 +89,7 @@ class CheckpointBackend:
 
 
 def _by_picture(requests: Sequence[Request]) -> list[list[int]]:
-    """Return the indices of requests with a picture, then of those without, empty parts left out."""
+    """Return the indices of requests with a picture, then those without; no empty part."""
     parts = [
         [i for i, request in enumerate(requests) if (request.image is None) is blind]
         for blind in (False, True)

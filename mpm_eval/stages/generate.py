@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from mpm_eval.backends import Backend
 from mpm_eval.data import Dataset, open_dataset
 from mpm_eval.errors import CorruptImage, Interrupted, UserError, unknown
 from mpm_eval.schema import OptionScore, Prediction, Request, Sample, Task
+from mpm_eval.stages.provenance import add_session, package_version
 from mpm_eval.store import TaskStore
 from mpm_eval.strict import build, read_json, to_jsonable, write_json
 
@@ -163,7 +163,8 @@ def _run_task(
         finally:
             num_new = len(_answered(folder, store) - before)
             if num_new:
-                _add_session(folder / "environment.json", started, num_new, backend)
+                device = backend.identity.get("device", "none")
+                add_session(folder / "environment.json", started, num_new, device)
 
 
 def _answered(folder: Path, store: TaskStore) -> set[Any]:
@@ -365,38 +366,6 @@ def _manifest(plan: Plan, backend: Backend, run: RunFile) -> dict[str, Any]:
         "versions": {
             "mpm-eval": __version__,
             "python": platform.python_version(),
-            **{name: found for name in packages if (found := _version(name))},
+            **{name: found for name in packages if (found := package_version(name))},
         },
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def _add_session(path: Path, started: float, num_new: int, backend: Backend) -> None:
-    """Add to environment.json when, where and how fast this process answered."""
-    finished = time.time()
-    old = read_json(path) if path.exists() else {}
-    sessions = old.get("sessions", []) if isinstance(old, dict) else []
-    session = {
-        "started": _iso(started),
-        "finished": _iso(finished),
-        "duration_s": round(finished - started, 3),
-        "num_new": num_new,  # predictions, or files of hidden states
-        "per_s": round(num_new / max(finished - started, 1e-9), 2),
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "device": backend.identity.get("device", "none"),
-    }
-    if "torch" in sys.modules:
-        session["torch"] = _version("torch")
-    write_json(path, {"schema_version": 1, "sessions": [*sessions, session]})
-
-
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -28,7 +28,24 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 VENDORS = ("noto", "twemoji", "openmoji", "fluent")
-LANGUAGES = "en zh de fr es pt it nl ja ko ru ar hi sw tr vi".split()
+LANGUAGES = [
+    "en",
+    "zh",
+    "de",
+    "fr",
+    "es",
+    "pt",
+    "it",
+    "nl",
+    "ja",
+    "ko",
+    "ru",
+    "ar",
+    "hi",
+    "sw",
+    "tr",
+    "vi",
+]
 DATA_FILES = (
     *(f"images/{vendor}.parquet" for vendor in sorted(VENDORS)),
     "labels.parquet",
