@@ -1,7 +1,6 @@
 """Model cards (Hugging Face style), and the one door from a model's name to a backend."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,27 @@ _WEIGHTS = ("config.json", "model.safetensors")
 class _Block:
     """The block `mpm_eval` of a card's front matter."""
 
-    backend: str = "checkpoint"
+    backend: str = "checkpoint"  # key of BACKENDS
     checkpoint: str = "."  # relative to the card
     description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _FrontMatter:
+    """The keys of a Hugging Face model card that are known here."""
+
+    license: str
+    language: tuple[str, ...]
+    library_name: str = ""
+    license_name: str = ""
+    license_link: str = ""
+    pipeline_tag: str = ""
+    tags: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    base_model: Any = None  # one name or a list of them
+    thumbnail: str = ""
+    mpm_eval: _Block = field(default_factory=_Block)
 
 
 def list_cards() -> list[ModelCard]:
@@ -31,24 +48,25 @@ def list_cards() -> list[ModelCard]:
 
 def load_card(name: str) -> ModelCard:
     """Return a shipped card; UserError for an unknown name, bad front matter or missing weights."""
+    if name not in _names():
+        raise unknown("model card", name, _names())
     folder = shipped("model_cards") / name
     path = folder / "README.md"
-    if not path.is_file():
-        raise unknown("model card", name, _names())
     matter = _front_matter(path)
-    block = build(_Block, matter.get("mpm_eval") or {}, f"{path}: mpm_eval")
-    checkpoint = (folder / block.checkpoint).resolve()
-    _require_weights(checkpoint, f"{path}: mpm_eval.checkpoint")
-    languages = matter.get("language") or []
-    if not isinstance(languages, list) or not all(isinstance(tag, str) for tag in languages):
-        raise UserError(f'{path}: language: expected a list of tags; quote "no" (Norwegian)')
+    block = matter.mpm_eval
+    if block.backend not in BACKENDS:
+        raise unknown("backend", block.backend, BACKENDS, f"{path}: mpm_eval.backend")
+    checkpoint = None
+    if block.backend == "checkpoint":
+        checkpoint = (folder / block.checkpoint).resolve()
+        _require_weights(checkpoint, f"{path}: mpm_eval.checkpoint")
     return ModelCard(
         name=name,
         path=str(folder),
-        checkpoint=str(checkpoint),
+        checkpoint=str(checkpoint) if checkpoint else None,
         backend=block.backend,
-        languages=tuple(languages),
-        licence=str(matter.get("license", "")),
+        languages=matter.language,
+        licence=matter.license,
         description=block.description,
         sha256=file_sha256(path),
     )
@@ -66,20 +84,20 @@ def open_model(spec: str, seed: int = 0) -> Backend:
         backend.name = card.name
         backend.identity = {**backend.identity, "card_sha256": card.sha256}
         return backend
+    if spec and (Path(spec) / "config.json").is_file():
+        _require_weights(Path(spec), f"--model {spec}")
+        return _open("checkpoint", spec, seed)
     prefix, _, argument = spec.partition(":")
     if prefix in BACKENDS:
         if prefix == "checkpoint" and argument:
             _require_weights(Path(argument), f"--model {spec}")
         return _open(prefix, argument, seed)
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         _require_weights(Path(spec), f"--model {spec}")
-        return _open("checkpoint", spec, seed)
     raise unknown("model", spec, [*_names(), *BACKENDS], "--model")
 
 
 def _open(name: str, argument: str, seed: int) -> Backend:
-    if name not in BACKENDS:
-        raise unknown("backend", name, BACKENDS)
     module, _, function = BACKENDS[name].partition(":")
     backend: Backend = getattr(import_module(module), function)(argument, seed)
     return backend
@@ -90,23 +108,30 @@ def _names() -> list[str]:
 
 
 def _require_weights(folder: Path, where: str) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{where}: no folder {folder}; give the folder of a checkpoint")
     for name in _WEIGHTS:
         if not (folder / name).is_file():
             raise UserError(f"{where}: {folder} is not a checkpoint: {name} is missing")
 
 
-def _front_matter(path: Path) -> Mapping[str, Any]:
-    import yaml
+def _front_matter(path: Path) -> _FrontMatter:
+    import yaml  # type: ignore[import-untyped]
 
-    text = path.read_text(encoding="utf-8")
-    if not text.startswith("---\n") or "\n---\n" not in text[4:]:
-        raise UserError(f"{path}: no front matter; start the card with '---' and YAML")
     try:
-        matter = yaml.safe_load(text[4 : text.index("\n---\n", 4)])
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    if not text.startswith("---\n") or "\n---\n" not in text[3:]:
+        raise UserError(f"{path}: no front matter; start the card with '---', YAML and '---'")
+    try:
+        content = yaml.safe_load(text[4 : text.index("\n---\n", 3) + 1])
     except yaml.YAMLError as error:
-        raise UserError(
-            f"{path}: front matter is not valid YAML: {' '.join(str(error).split())}"
-        ) from None
-    if not isinstance(matter, dict):
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: front matter is not valid YAML: {problem}") from None
+    if not isinstance(content, dict):
         raise UserError(f"{path}: front matter: expected a table of fields")
-    return matter
+    languages = content.get("language")
+    if isinstance(languages, list) and False in languages:
+        raise UserError(f'{path}: language: YAML reads no as false; write "no"')
+    return build(_FrontMatter, content, str(path))

@@ -20,6 +20,7 @@ NUM_RESAMPLES = 2000
 ALPHA = 0.05
 MAX_UNDEFINED = 0.05  # share of resamples without a value, above which there is no interval
 MIN_CLUSTERS = 30  # below it a percentile interval of a proportion is too narrow
+_ALIKE = "ci:none,all-alike"  # method where every resample gives the same value
 _CHUNK_CELLS = 4_000_000  # cells of a weight matrix made at a time: 32 MB
 _CACHED_CELLS = 20_000_000  # of a weight matrix that is kept, two bytes each
 
@@ -262,7 +263,9 @@ def _share(stats_NS: np.ndarray, aggregate: Aggregate) -> float | None:
 
 
 def _retained(a: float | None, b: float | None, pivot: Estimate) -> float | None:
-    if a is None or b is None or a <= 0 or pivot.ci95 is None or pivot.ci95[0] <= 0:
+    if a is None or b is None or a <= 0:
+        return None
+    if pivot.method != _ALIKE and (pivot.ci95 is None or pivot.ci95[0] <= 0):
         return None
     return b / a
 
@@ -272,6 +275,9 @@ def _paired_estimate(value: float | None, values_B: np.ndarray, method: str, C: 
         return Estimate(None, None, "ci:none,undefined")
     if C < 2:
         return Estimate(value, None, "ci:none,one-cluster")
+    if np.ptp(values_B) == 0:
+        # An interval of width zero would claim certainty.
+        return Estimate(value, None, _ALIKE)
     return _percentile(value, values_B, method)
 
 

@@ -1,33 +1,31 @@
 """Task files: strict TOML, checked field by field; names, groups and paths to tasks."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mpm_eval.data import READERS
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import LANGUAGES
-from mpm_eval.metrics import METRICS, PROBE_METRICS
+from mpm_eval.metrics import METRICS, PROBE_METRICS, load_metric
 from mpm_eval.resources import shipped
 from mpm_eval.schema import KINDS, Task
 from mpm_eval.strict import build, canonical_sha256, read_toml, to_jsonable
 
 # Describes a task without changing any score.
 _PROSE = ("description", "licence", "citation", "groups", "sha256", "path")
-_PLACEHOLDER = re.compile(r"\{[^{}\s]*\}")
+# Also "{ question }" and "{question!r}", which nothing would fill in; not JSON in a prompt.
+_PLACEHOLDER = re.compile(r"\{[\w\s.!:\[\]-]*\}")
 
 
 def load_task(name_or_path: str | Path) -> Task:
     """Return a shipped task by name, or one from a path ending in .toml.
 
-    Raises UserError naming file and field for anything unknown, missing or of the wrong type.
+    `path` is empty for a shipped task: it is found by its name on every machine. Raises UserError
+    naming file and field for anything unknown, missing or of the wrong type.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = shipped("tasks") / f"{name_or_path}.toml"
-        if not path.is_file():
-            raise unknown("task", str(name_or_path), _shipped_names())
+    path = _file(str(name_or_path))
     content = read_toml(path)
     for key in ("sha256", "path"):
         if key in content:
@@ -36,9 +34,8 @@ def load_task(name_or_path: str | Path) -> Task:
     task = build(Task, content, str(path))
     _check(task, path)
     kept = {k: v for k, v in to_jsonable(task).items() if k not in _PROSE}
-    return build(
-        Task, {**to_jsonable(task), "sha256": canonical_sha256(kept), "path": str(path)}, str(path)
-    )
+    by_path = str(name_or_path).endswith(".toml")
+    return replace(task, sha256=canonical_sha256(kept), path=str(path) if by_path else "")
 
 
 def list_tasks() -> list[Task]:
@@ -56,21 +53,34 @@ def groups() -> dict[str, list[str]]:
 
 
 def expand(names: Sequence[str]) -> list[Task]:
-    """Return the tasks that names, groups and paths stand for, each once, in the order given."""
+    """Return the tasks that names, groups and paths stand for, each once, in the order given.
+
+    The tasks of a group are sorted by name. Raises UserError for an unknown name, and for two
+    different files that share a task name: they would share a folder of the run.
+    """
     tasks: dict[str, Task] = {}
+    files: dict[str, Path] = {}
     for name in names:
         if name.endswith(".toml") or name in _shipped_names():
-            members: list[str] = [name]
-        elif name in groups():
-            members = groups()[name]
+            members = [name]
+        elif name in (known := groups()):
+            members = known[name]
         else:
             raise unknown("task", name, [*_shipped_names(), *groups()], "--task")
         for member in members:
-            task = load_task(member)
-            if task.name in tasks and tasks[task.name].path != task.path:
+            task, file = load_task(member), _file(member).resolve()
+            if files.setdefault(task.name, file) != file:
                 raise UserError(f"--task {name}: two tasks are called '{task.name}'; rename one")
-            tasks[task.name] = task
+            tasks.setdefault(task.name, task)
     return list(tasks.values())
+
+
+def _file(name_or_path: str) -> Path:
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path)
+    if name_or_path not in _shipped_names():
+        raise unknown("task", name_or_path, _shipped_names())
+    return shipped("tasks") / f"{name_or_path}.toml"
 
 
 def _shipped_names() -> list[str]:
@@ -80,41 +90,67 @@ def _shipped_names() -> list[str]:
 def _check(task: Task, path: Path) -> None:
     if task.name != path.stem:
         raise UserError(f"{path}: name: '{task.name}' must equal the file's name '{path.stem}'")
-    if task.version < 1:
-        raise UserError(f"{path}: version: must be at least 1, got {task.version}")
+    for field, number in (("version", task.version), ("max_new_tokens", task.max_new_tokens)):
+        if number < 1:
+            raise UserError(f"{path}: {field}: must be at least 1, got {number}")
     if not task.description.strip():
         raise UserError(f"{path}: description: is empty; say what the task measures")
-    if not task.languages:
-        raise UserError(f"{path}: languages: is empty; list at least one tag")
+    for field, values in (("languages", task.languages), ("metrics", task.metrics)):
+        if not values:
+            raise UserError(f"{path}: {field}: is empty; list at least one")
+        for value in values:
+            if values.count(value) > 1:
+                raise UserError(f"{path}: {field}: '{value}' is listed twice; remove one")
+    _check_names(task, path)
+    _check_subset(task, path)
+    _check_prompts(task, path)
+
+
+def _check_names(task: Task, path: Path) -> None:
     metrics = PROBE_METRICS if task.kind == "probe" else METRICS
-    closed: list[tuple[str, Sequence[str], Any]] = [
-        ("kind", (task.kind,), KINDS),
-        ("languages", task.languages, LANGUAGES),
-        ("metrics", task.metrics, metrics),
-        ("main_metric", (task.main_metric,), task.metrics),
-        ("data.source", (str(task.data.get("source", "")),), READERS),
+    source = task.data.get("source", "")
+    closed: list[tuple[str, str, Sequence[str], Iterable[str]]] = [
+        ("kind", "kind", (task.kind,), KINDS),
+        ("languages", "language", task.languages, LANGUAGES),
+        ("metrics", "metric", task.metrics, metrics),
+        ("main_metric", "metric", (task.main_metric,), task.metrics),
+        ("data.source", "source", (str(source),), READERS),
     ]
     if len(task.languages) > 1:
-        closed.append(("pivot", (task.pivot,), task.languages))
-    for field, values, known in closed:
+        closed.append(("pivot", "language", (task.pivot,), task.languages))
+    for field, what, values, known in closed:
         for value in values:
             if value not in known:
-                raise unknown(
-                    field.rpartition(".")[2].removesuffix("s"), value, known, f"{path}: {field}"
-                )
-    if task.kind != "probe":
-        _check_prompts(task, path)
+                raise unknown(what, value, known, f"{path}: {field}")
+    for name in task.metrics if task.kind != "probe" else ():
+        kinds = load_metric(name).kinds
+        if task.kind not in kinds:
+            raise UserError(
+                f"{path}: metrics: '{name}' cannot score kind '{task.kind}', "
+                f"only {', '.join(sorted(kinds))}; remove it"
+            )
+
+
+def _check_subset(task: Task, path: Path) -> None:
+    known = ("layer=",) if task.kind == "probe" else ("category=", "cell=")
+    if task.main_subset and not task.main_subset.startswith(known):
+        raise UserError(
+            f"{path}: main_subset: '{task.main_subset}' names no subset; "
+            f"write {' or '.join(f'{prefix}NAME' for prefix in known)}, or leave it out"
+        )
 
 
 def _check_prompts(task: Task, path: Path) -> None:
-    for language in task.languages:
+    if task.kind == "probe" and task.prompts:
+        raise UserError(f"{path}: prompts: a task of kind 'probe' asks nothing; remove them")
+    for language in task.languages if task.kind != "probe" else ():
         if not task.prompts.get(language, "").strip():
             raise UserError(
                 f"{path}: prompts.{language}: is missing; every language needs a prompt"
             )
     for language, prompt in task.prompts.items():
         if language not in task.languages:
-            raise UserError(f"{path}: prompts.{language}: '{language}' is not in languages")
+            raise unknown("language", language, task.languages, f"{path}: prompts")
         for placeholder in _PLACEHOLDER.findall(prompt):
             if placeholder != "{question}":
                 raise UserError(

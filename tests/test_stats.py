@@ -320,6 +320,14 @@ def test_equal_systems_have_a_p_value_of_1() -> None:
     assert pair(a, a)["p_value"] == 1.0
 
 
+def test_a_pair_whose_clusters_are_all_alike_has_no_interval_of_width_zero() -> None:
+    right, wrong = np.tile([1.0, 1.0], (40, 1)), np.tile([0.0, 1.0], (40, 1))
+    found = paired(right, wrong, lambda totals: 100 * totals[..., 0] / totals[..., 1])
+    assert (found["gap"].value, found["gap"].ci95) == (100.0, None)
+    assert (found["retention"].value, found["retention"].ci95) == (0.0, None)
+    assert found["gap"].method == "ci:none,all-alike"
+
+
 def test_the_p_value_is_near_that_of_a_paired_t_test() -> None:
     from scipy.stats import ttest_rel
 

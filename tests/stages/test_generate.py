@@ -346,7 +346,7 @@ def test_progress_counts_what_was_there_before(make_task: MakeTask, out: Path) -
     ("options", "message"),
     [
         ({"languages": ["fr"]}, "task 'animals': unknown language 'fr'; .*known: de, en, zh"),
-        ({"languages": []}, "task 'animals': no language given"),
+        ({"languages": []}, "task 'animals': none of the languages asked for; it has en, de, zh"),
         ({"limit": 0}, "--limit: must be at least 1, got 0"),
     ],
 )
@@ -356,6 +356,14 @@ def test_a_mistake_is_told_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         run(make_task(), Spy(), out, **options)
     assert not out.exists()
+
+
+def test_each_task_answers_in_the_languages_it_has(make_task: MakeTask, out: Path) -> None:
+    wide, narrow = make_task(), make_task("narrow", languages=["en", "de"])
+    run_tasks([wide, narrow], Spy(), model_spec="echo", languages=["de", "zh"], out=out)
+    for name, languages in (("animals", {"de", "zh"}), ("narrow", {"de"})):
+        found = read_predictions(out / name / "predictions.jsonl")
+        assert {prediction.language for prediction in found} == languages
 
 
 def test_a_task_the_model_cannot_do_stops_all_before_the_first_answer(

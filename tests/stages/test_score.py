@@ -284,9 +284,8 @@ def test_changed_data_are_refused(make_task: MakeTask, make_run: MakeRun, tmp_pa
 
 
 def test_a_metric_of_another_kind_is_refused(make_task: MakeTask, make_run: MakeRun) -> None:
-    task = make_task(metrics=["accuracy"], main_metric="accuracy")
     with pytest.raises(UserError, match="'accuracy' cannot score kind 'generate'"):
-        score_run(make_run(task))
+        score_run(make_run(make_task(metrics=["accuracy"], main_metric="accuracy")))
 
 
 def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path: Path) -> None:
