@@ -29,7 +29,7 @@ def _href(key: str) -> str:
 
 def _cell(x: int, y: int, text: str, right: bool) -> str:
     colour, mark = ("#1a7f37", "✓") if right else ("#b35900", "✗")
-    shown = text if len(text) <= 20 else text[:19] + "…"
+    shown = text if len(text) <= 18 else text[:17] + "…"
     return (
         f'<text x="{x}" y="{y}" fill="{colour}">{mark} '
         f'<tspan fill="#1f2328">{html.escape(shown)}</tspan></text>'

@@ -116,7 +116,7 @@ def _require_weights(folder: Path, where: str) -> None:
 
 
 def _front_matter(path: Path) -> _FrontMatter:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -134,4 +134,6 @@ def _front_matter(path: Path) -> _FrontMatter:
     languages = content.get("language")
     if isinstance(languages, list) and False in languages:
         raise UserError(f'{path}: language: YAML reads no as false; write "no"')
+    if isinstance(languages, str):  # the Hub allows a single tag
+        content["language"] = [languages]
     return build(_FrontMatter, content, str(path))

@@ -13,7 +13,6 @@ from mpm_eval.errors import Interrupted, UserError
 app = typer.Typer(
     name="mpm-eval",
     help="Train a model to see in English, then measure what it can do in every other language.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=False,
@@ -21,7 +20,11 @@ app = typer.Typer(
 
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", help="Task, group of tasks or path to a .toml file; may be repeated."),
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="Task, group of tasks or path to a .toml file; may be repeated.",
+    ),
 ]
 Languages = Annotated[
     str | None, typer.Option(help="Tags or groups of languages, e.g. zh,de or core.")
@@ -31,11 +34,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else 
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         typer.echo(f"mpm-eval {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -112,6 +119,16 @@ def score(
     if (run_folder is None) == (predictions is None):
         raise UserError("score: give either a run folder or --predictions FILE with --task")
     if run_folder is not None:
+        for option, value in (
+            ("task", task),
+            ("name", name),
+            ("out", out),
+            ("languages", languages),
+        ):
+            if value is not None:
+                raise UserError(
+                    f"--{option}: goes with --predictions; leave it out for a run folder"
+                )
         _print_results(score_run(run_folder), run_folder, as_json)
         return
     assert predictions is not None
@@ -152,7 +169,12 @@ def leaderboard(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="tasks, models, metrics or languages.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="tasks|models|metrics|languages", help="tasks, models, metrics or languages."
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """List tasks, models, metrics or languages.
@@ -190,10 +212,15 @@ def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run f
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a path to a .toml.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a path to a .toml.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, e.g. align.steps=100; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, e.g. align.steps=100; repeatable."
+        ),
     ] = None,
 ) -> None:
     """Train a model from a recipe.
@@ -212,13 +239,15 @@ def train(
         with TrainProgress() as progress:
             folder = train_recipe(recipe, out, overrides or (), progress)
     except KeyboardInterrupt:
-        raise Interrupted("training stopped; run the same command again to continue") from None
+        raise Interrupted("stopped; the same command continues") from None
     typer.echo(str(folder))
 
 
 @app.command()
 def schema(
-    what: Annotated[str, typer.Argument(help="result, prediction or task.")] = "result",
+    what: Annotated[
+        str, typer.Argument(metavar="result|prediction|task", help="result, prediction or task.")
+    ] = "result",
 ) -> None:
     """Print the JSON Schema of a file format.
 
@@ -248,7 +277,7 @@ def _print_results(results: list[dict[str, Any]], folder: Path, as_json: bool) -
 def main() -> NoReturn:
     """Run the command line: exit 0 done, 2 a mistake of the user's, 130 interrupted."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except UserError as error:
         _stop(f"error: {error}", 2)
     except Interrupted as error:
@@ -263,7 +292,7 @@ def main() -> NoReturn:
         if not hasattr(error, "format_message"):
             raise
         _stop(f"error: {error.format_message()}", getattr(error, "exit_code", 2))
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _stop(message: str, code: int) -> NoReturn:

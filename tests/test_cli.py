@@ -114,7 +114,9 @@ def test_a_card_without_a_checkpoint_names_the_file(
     (tmp_path / "bare" / "README.md").write_text("---\nmpm_eval: {backend: [}\n---\n")
     with pytest.raises(UserError, match="front matter is not valid YAML"):
         cards.load_card("bare")
-    (tmp_path / "bare" / "README.md").write_text("---\nlicense: mit\nlanguage: [en]\nmpm_eval: {chekpoint: x}\n---\n")
+    (tmp_path / "bare" / "README.md").write_text(
+        "---\nlicense: mit\nlanguage: [en]\nmpm_eval: {chekpoint: x}\n---\n"
+    )
     with pytest.raises(UserError, match="unknown key 'chekpoint'; did you mean 'checkpoint'"):
         cards.load_card("bare")
 

@@ -50,7 +50,7 @@ def test_a_run_killed_at_random_points_ends_as_an_uninterrupted_one(
     rng = random.Random(3)
     run = tmp_path / "killed"
     path = run / "small" / "predictions.jsonl"
-    for target in sorted(rng.sample(range(8, 64), 3)):
+    for target in sorted(rng.sample(range(8, 40), 3)):
         process = start(tmp_path, "run", "--task", task, "--model", "echo:slow", "--out", "killed")
         wait_for_lines(path, target)
         time.sleep(rng.random() * 0.1)
@@ -194,7 +194,6 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_named_and_left_alone(tmp_path: Path, mpm_eval: Command) -> None:
     task = write_task(tmp_path)
     arguments = ("run", "--task", task, "--model", "echo", "--languages")
@@ -204,6 +203,8 @@ def test_a_read_only_folder_is_named_and_left_alone(tmp_path: Path, mpm_eval: Co
     for folder in folders:
         folder.chmod(0o555)
     try:
+        if os.access(tmp_path / "run", os.W_OK):
+            pytest.skip("this user, root perhaps, may write everywhere")
         done = mpm_eval(*arguments, "de", "--out", "run")
     finally:
         for folder in folders:

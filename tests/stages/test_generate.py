@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,10 @@ def test_the_question_is_put_into_the_prompt_and_nothing_else_is(
     make_task: MakeTask, out: Path
 ) -> None:
     row = {"id": "0", "language": "en", "question": "{0} {question} %s?", "references": ["x"]}
+    task = replace(make_task(rows=[row], languages=["en"]), prompts={"en": "{ } {question} %d"})
     spy = Spy()
-    (found,) = run(make_task(rows=[row], languages=["en"]), spy, out)
-    assert spy.asked[0].prompt == found.prompt == "{0} {question} %s?"
+    (found,) = run(task, spy, out)
+    assert spy.asked[0].prompt == found.prompt == "{ } {0} {question} %s? %d"
 
 
 def test_only_an_oracle_sees_the_references(make_task: MakeTask, out: Path) -> None:
@@ -364,6 +366,13 @@ def test_each_task_answers_in_the_languages_it_has(make_task: MakeTask, out: Pat
     for name, languages in (("animals", {"de", "zh"}), ("narrow", {"de"})):
         found = read_predictions(out / name / "predictions.jsonl")
         assert {prediction.language for prediction in found} == languages
+
+
+def test_a_language_of_no_task_names_the_tasks(make_task: MakeTask, out: Path) -> None:
+    tasks = [make_task("a", languages=["en", "de"]), make_task("b", languages=["en", "zh"])]
+    with pytest.raises(UserError, match=r"task 'a', 'b': unknown language 'fr'; .*: de, en, zh"):
+        run_tasks(tasks, Spy(), model_spec="spy", out=out, languages=["en", "fr"])
+    assert not out.exists()
 
 
 def test_a_task_the_model_cannot_do_stops_all_before_the_first_answer(
