@@ -1,8 +1,10 @@
 """The one strict reader: TOML, JSON and JSONL into records, and records into deterministic JSON."""
 
 import dataclasses
+import datetime
 import hashlib
 import json
+import math
 import os
 import tempfile
 import tomllib
@@ -18,22 +20,33 @@ T = TypeVar("T")
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:
-    """Return a TOML file's content; UserError names the file and the line of a syntax error."""
+    """Return a TOML file's content; UserError names the file and the line of a syntax error.
+
+    Dates, nan and inf are refused: none of them has a place in JSON, which everything becomes.
+    """
+
+    def number(text: str) -> float:
+        return _finite(text, f"{path}")
+
     try:
-        return tomllib.loads(_text(Path(path)))
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(read_text(Path(path)), parse_float=number)
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # also an integer of thousands of digits
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    _refuse_dates(content, str(path))
+    return content
 
 
 def read_json(path: Path | str) -> Any:
     """Return a JSON file's content; NaN and Infinity are refused."""
-    return _parse(_text(Path(path)), str(path))
+    return _parse(read_text(Path(path)), str(path))
 
 
 def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for each non-empty line of a JSONL file."""
     # Not splitlines(): it also breaks at U+2028 and friends, which are legal inside JSON strings.
-    for number, line in enumerate(_text(Path(path)).split("\n"), start=1):
+    for number, line in enumerate(read_text(Path(path)).split("\n"), start=1):
         if line.strip():
             value = _parse(line, f"{path}:{number}")
             if not isinstance(value, dict):
@@ -116,7 +129,8 @@ def canonical_sha256(obj: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file's text without a byte order mark; UserError when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -139,12 +153,46 @@ def _parse(text: str, where: str) -> Any:
             raise UserError(f"{where}: key '{twice}' is given twice")
         return result
 
+    def number(digits: str) -> float:
+        return _finite(digits, where)
+
     try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
+        value = json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=once)
+        if "\\ud" in text or "\\uD" in text:
+            # Half of a surrogate pair is legal JSON, but no text: nothing could write it again.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from None
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise UserError(
+            f"{where}: not valid JSON: {error.msg} at {line}column {error.colno}"
+        ) from None
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: half of a surrogate pair (\\ud800 to \\udfff); write the whole character"
+        ) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise UserError(f"{where}: not valid JSON: {error}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply") from None
+    return value
+
+
+def _finite(digits: str, where: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {digits} is not a finite number; correct it or leave it out")
+    return number
+
+
+def _refuse_dates(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_dates(item, f"{where}: {key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_dates(item, f"{where}[{index}]")
+    elif isinstance(value, datetime.date | datetime.time):
+        raise UserError(f"{where}: is read as a date; put it in quotes to make it a text")
 
 
 def _kind(value: Any) -> str:

@@ -70,6 +70,10 @@ def test_a_record_survives_a_round_trip() -> None:
         ('{"a": 1, "a": 2}', "key 'a' is given twice"),
         ('{"a": ', "not valid JSON"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"a": 1e999}', "1e999 is not a finite number"),
+        ("1" * 5000, "not valid JSON: Exceeds the limit"),
+        (r'{"a": "\ud83d"}', "half of a surrogate pair"),
+        ('{\n"a" 1}', "not valid JSON: Expecting ':' delimiter at line 2, column 5"),
     ],
 )
 def test_json_that_readers_would_disagree_on_is_refused(
@@ -105,6 +109,29 @@ def test_files_that_are_missing_or_not_utf8_are_one_line(tmp_path: Path) -> None
 def test_norwegian_and_small_numbers_survive_toml(tmp_path: Path) -> None:
     (tmp_path / "f.toml").write_text('languages = ["en", "no"]\nrate = 1e-4\n')
     assert read_toml(tmp_path / "f.toml") == {"languages": ["en", "no"], "rate": 1e-4}
+
+
+def test_a_whole_surrogate_pair_is_one_character(tmp_path: Path) -> None:
+    (tmp_path / "f.json").write_text(r'["\ud83d\udd25"]')
+    assert read_json(tmp_path / "f.json") == ["\U0001f525"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rate = nan", "nan is not a finite number"),
+        ("rate = -inf", "-inf is not a finite number"),
+        ("[data]\nrevision = 2024-01-31", "data: revision: is read as a date; put it in quotes"),
+        ("at = [07:32:00]", r"at\[0\]: is read as a date"),
+        ("a = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a = 1\na = 2", "not valid TOML"),
+        ("a = ", "not valid TOML"),
+    ],
+)
+def test_toml_that_json_could_not_hold_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "f.toml").write_text(text)
+    with pytest.raises(UserError, match=rf"f\.toml: .*{message}"):
+        read_toml(tmp_path / "f.toml")
 
 
 def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
