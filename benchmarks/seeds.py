@@ -4,8 +4,9 @@
         results/runs/tiny_no_pivot-seed0 --task emoji_choice --task emoji_choice_validation
 
 Reads result.json files only. A model's value is the mean over its seeds, its spread the standard
-deviation (n - 1); a difference between two recipes has a Welch interval over seeds where both have
-at least two, and beside it stands each run's own interval over concepts.
+deviation (n - 1). The drop from one recipe to another has a Welch interval over seeds where both
+have at least two; else it is that of the first runs, its interval from their intervals over concepts
+taken as independent, which is wide: the items are the same.
 """
 
 import argparse
@@ -36,14 +37,20 @@ def summary(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}{spread}"
 
 
-def welch(a: Sequence[float], b: Sequence[float]) -> str:
-    """Return mean(a) - mean(b), with its 95 % Welch interval where both have two values."""
-    gap = mean(a) - mean(b)
-    if min(len(a), len(b)) < 2:
-        return f"{gap:.1f}"
-    va, vb = stdev(a) ** 2 / len(a), stdev(b) ** 2 / len(b)
-    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    half = float(student.ppf(0.975, freedom)) * math.sqrt(va + vb)
+def drop(a: Sequence[Score], b: Sequence[Score]) -> str:
+    """Return the difference of two recipes with its 95 % interval."""
+    x = [row.value for row in a if row.value is not None]
+    y = [row.value for row in b if row.value is not None]
+    if min(len(x), len(y)) >= 2:
+        gap = mean(x) - mean(y)
+        vx, vy = stdev(x) ** 2 / len(x), stdev(y) ** 2 / len(y)
+        freedom = (vx + vy) ** 2 / (vx**2 / (len(x) - 1) + vy**2 / (len(y) - 1))
+        half = float(student.ppf(0.975, freedom)) * math.sqrt(vx + vy)
+    elif x and y and a[0].ci95 and b[0].ci95:
+        gap = x[0] - y[0]
+        half = math.hypot(*((row.ci95[1] - row.ci95[0]) / 2 for row in (a[0], b[0]) if row.ci95))
+    else:
+        return "–"
     return f"{gap:.1f} ({gap - half:.1f} to {gap + half:.1f})"
 
 
@@ -61,9 +68,8 @@ def table(task: str, metric: str, runs: Sequence[Path], against: Sequence[Path])
             continue  # undefined, e.g. retention of a pivot at chance
         cells = [language, summary(values), *(_cell(rows[language]) for rows in found)]
         if against:
-            rest = [float(v) for rows in other if (v := rows[language].value) is not None]
             cells += [_cell(rows[language]) for rows in other]
-            cells.append(welch(values, rest) if rest else "–")
+            cells.append(drop([r[language] for r in found], [r[language] for r in other]))
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 

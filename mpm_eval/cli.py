@@ -87,8 +87,7 @@ def run(
             seed=seed,
             progress=progress,
         )
-    names = {t.name for t in tasks}
-    _print_results([r for r in score_run(folder) if r["task"]["name"] in names], folder, as_json)
+    _print_results(score_run(folder, [t.name for t in tasks]), folder, as_json)
 
 
 @app.command()
@@ -138,8 +137,7 @@ def score(
     folder = score_predictions(
         found, predictions, name or predictions.stem, out, _languages(languages)
     )
-    results = [r for r in score_run(folder) if r["task"]["name"] == found.name]
-    _print_results(results, folder, as_json)
+    _print_results(score_run(folder, [found.name]), folder, as_json)
 
 
 @app.command()
@@ -171,9 +169,7 @@ def leaderboard(
 def list_(
     what: Annotated[
         str,
-        typer.Argument(
-            metavar="tasks|models|metrics|languages", help="tasks, models, metrics or languages."
-        ),
+        typer.Argument(metavar="tasks|models|metrics|languages", help="What to list."),
     ],
     as_json: Json = False,
 ) -> None:
@@ -246,7 +242,7 @@ def train(
 @app.command()
 def schema(
     what: Annotated[
-        str, typer.Argument(metavar="result|prediction|task", help="result, prediction or task.")
+        str, typer.Argument(metavar="result|prediction|task", help="Which format.")
     ] = "result",
 ) -> None:
     """Print the JSON Schema of a file format.

@@ -47,6 +47,9 @@ def test_help_imports_nothing_heavy() -> None:
         (("run", "--task", "none.toml", "--model", "echo"), "none.toml: no such file"),
         (("score",), "give either a run folder or --predictions"),
         (("score", "nowhere"), "nowhere: not a run folder"),
+        (("score", "run", "--task", "x"), "--task: goes with --predictions; leave it out for a run folder"),
+        (("score", "--predictions", "x.jsonl"), "--predictions: say which task they answer with --task"),
+        (("list",), "Missing argument"),
         (("list", "taks"), "unknown list 'taks'; did you mean 'tasks'?"),
         (("train", "tinny"), "unknown recipe 'tinny'; did you mean 'tiny'?"),
         (("schema", "resolt"), "unknown schema 'resolt'"),
@@ -61,6 +64,12 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == "" and not list(tmp_path.iterdir())
+
+
+def test_no_command_shows_the_commands(mpm_eval: Command) -> None:
+    done = mpm_eval()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: ") and "  leaderboard " in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -168,3 +177,37 @@ def test_every_list_is_also_json(mpm_eval: Command, what: str) -> None:
     done = mpm_eval("list", what, "--json")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)) >= 2
+
+
+STUB = """
+import sys, types
+from pathlib import Path
+stub = types.ModuleType("training.interface")
+def train(recipe, out, overrides, report):
+    report("align", 1, 2, float("nan"), float("nan"))
+    report("align", 2, 2, 0.5, 10.0)
+    {end}
+stub.train = train
+sys.modules["training"] = types.ModuleType("training")
+sys.modules["training.interface"] = stub
+from mpm_eval import cli
+sys.argv = ["mpm-eval", "train", "tiny", "--out", "here", "--set", "seed=1", "--set", "a=b"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "stdout", "stderr"),
+    [
+        ("return out", 0, "here\n", ""),
+        ("raise KeyboardInterrupt", 130, "", "stopped; the same command continues\n"),
+        ("print(*overrides); return out", 0, "seed=1 a=b\nhere\n", ""),
+    ],
+)
+def test_training_ends_with_the_folder_or_with_one_line(
+    end: str, code: int, stdout: str, stderr: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUB.format(end=end)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, stdout, stderr)

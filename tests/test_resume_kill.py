@@ -121,6 +121,22 @@ def test_a_changed_task_model_or_picture_is_refused_with_the_reason(
 
 
 @pytest.mark.slow
+def test_an_interrupted_task_does_not_stop_another_one_in_the_same_run(
+    tmp_path: Path, mpm_eval: Command
+) -> None:
+    first = write_task(tmp_path / "a", number=40, name="first")
+    second = write_task(tmp_path / "b", number=4, name="second")
+    process = start(tmp_path, "run", "--task", first, "--model", "echo:slow", "--out", "run")
+    wait_for_lines(tmp_path / "run" / "first" / "predictions.jsonl", 8)
+    process.kill()
+    process.communicate()
+    done = mpm_eval("run", "--task", second, "--model", "echo:slow", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "second" / "result.json").is_file()
+    assert not (tmp_path / "run" / "first" / "result.json").exists()
+
+
+@pytest.mark.slow
 def test_more_languages_extend_a_run(tmp_path: Path, mpm_eval: Command) -> None:
     task = write_task(tmp_path)
     first = mpm_eval("run", "--task", task, "--model", "echo", "--languages", "en", "--out", "run")

@@ -94,7 +94,7 @@ PROMPT = 'en = "What is this?"'
         ('["exact_match"]', '["exactmatch"]', "metrics: unknown metric 'exactmatch'; did you mean 'exact_match'?"),
         ('main_metric = "exact_match"', 'main_metric = "chrf"', "main_metric: unknown metric 'chrf'; known: exact_match"),
         ('"jsonl"', '"json"', "data.source: unknown source 'json'; did you mean 'jsonl'?"),
-        ('"jsonl"', "2024-01-31", "data"),
+        ('"jsonl"', "2024-01-31", "data: source: is read as a date"),
         (PROMPT, "", "prompts.en: is missing; every language needs a prompt"),
         (PROMPT, 'en = " "', "prompts.en: is missing"),
         (PROMPT, f'{PROMPT}\nfr = "Quoi?"', "prompts: unknown language 'fr'; known: de, en"),
@@ -102,7 +102,7 @@ PROMPT = 'en = "What is this?"'
         (PROMPT, 'en = "{ question }?"', "prompts.en: unknown placeholder { question }"),
         (PROMPT, 'en = "{question!r}?"', "prompts.en: unknown placeholder {question!r}"),
         (PROMPT, 'en = "{}?"', "prompts.en: unknown placeholder {}"),
-        ('path = "pictures"', "path = 2024-01-31", "data"),
+        ('path = "pictures"', "path = 2024-01-31", "data: path: is read as a date"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_file_and_field(tmp_path: Path, old: str, new: str, message: str) -> None:

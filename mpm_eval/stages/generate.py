@@ -81,12 +81,20 @@ def run_tasks(
     _check_languages(tasks, languages or ())
     plans = [_plan(task, backend, languages) for task in tasks]
     folder = out or default_folder(backend.name, limit, seed)
-    model = RunModel(model_spec, backend.name, backend.sha256, dict(backend.identity))
+    model = RunModel(_portable(model_spec), backend.name, backend.sha256, dict(backend.identity))
     run = RunFile(1, model, seed, limit, tuple(plan.task.name for plan in plans))
     _write_run(folder, run)
     for plan in plans:
         _run_task(plan, backend, folder / plan.task.name, run, progress)
     return folder
+
+
+def _portable(model_spec: str) -> str:
+    """Return the spec with a folder's name for its path: results are shared, machines are not."""
+    prefix, colon, argument = model_spec.partition(":")
+    if colon and Path(argument).is_dir():
+        return f"{prefix}:{Path(argument).resolve().name}"
+    return Path(model_spec).resolve().name if Path(model_spec).is_dir() else model_spec
 
 
 def default_folder(name: str, limit: int | None, seed: int) -> Path:

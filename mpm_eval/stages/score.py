@@ -90,13 +90,14 @@ class Opened:
         return {tag: [s for s in samples if s.id in kept] for tag, samples in found.items()}
 
 
-def score_run(run: Path) -> list[dict[str, Any]]:
-    """Score every task of a run and write its result.json; return the results, by task name.
+def score_run(run: Path, tasks: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Score the tasks of a run (all without `tasks`), write each result.json, return the results.
 
     Scoring twice writes the same bytes. Raises UserError when a run is incomplete, its task file
     or data have changed, or a prediction belongs to no sample.
     """
-    return [_score_folder(folder) for folder in task_folders(run)]
+    folders = task_folders(run)
+    return [_score_folder(f) for f in folders if tasks is None or f.name in tasks]
 
 
 def score_predictions(

