@@ -5,7 +5,7 @@
 
 Reads result.json files only. A model's value is the mean over its seeds, its spread the standard
 deviation (n - 1). The drop from one recipe to another has a Welch interval over seeds where both
-have at least two; else it is that of the first runs, its interval from their intervals over concepts
+have at least two; else it is that of the first runs, its interval from theirs over concepts
 taken as independent, which is wide: the items are the same.
 """
 
