@@ -72,5 +72,10 @@ def _interval(ci95: Sequence[float] | None) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
+        shown = [str(item) for item in value]
+        return (
+            " ".join(shown)
+            if len(shown) <= 6
+            else f"{' '.join(shown[:5])} and {len(shown) - 5} more"
+        )
     return str(value)

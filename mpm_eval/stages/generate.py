@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def _run_task(
         before = _answered(folder, store)
         try:
             if plan.task.kind == "probe":
-                _embed_all(plan, backend, folder, run.limit)
+                _embed_all(plan, backend, folder, run.limit, progress)
             else:
                 _answer_all(plan, backend, store, run.limit, progress)
         finally:
@@ -181,11 +182,14 @@ def _answered(folder: Path, store: TaskStore) -> set[Any]:
     return {*store.predictions(), *((path.name, path.stat().st_mtime_ns) for path in files)}
 
 
-def _embed_all(plan: Plan, backend: Backend, folder: Path, limit: int | None) -> None:
+def _embed_all(
+    plan: Plan, backend: Backend, folder: Path, limit: int | None, progress: Progress | None
+) -> None:
     from mpm_eval.stages.probe import write_embeddings
 
+    told = partial(progress, plan.task.name) if progress else None
     try:
-        write_embeddings(plan.task, plan.dataset, backend, folder, plan.languages, limit)
+        write_embeddings(plan.task, plan.dataset, backend, folder, plan.languages, limit, told)
     except KeyboardInterrupt:
         raise Interrupted(
             f"{plan.task.name}: stopped; run the same command again to continue"

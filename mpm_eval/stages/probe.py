@@ -10,7 +10,7 @@ Shapes: L layers (embeddings first), N texts, D dimension, P random pairings.
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ def write_embeddings(
     folder: Path,
     languages: Sequence[str],
     limit: int | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write embeddings/<language>.safetensors below `folder`, one whole file per language.
 
@@ -69,14 +70,15 @@ def write_embeddings(
     ids = [sample.id for sample in members[task.pivot]]
     if len(ids) < 2:
         raise UserError(f"{task.name}: a probe needs at least 2 samples; raise --limit")
-    for language in languages:
+    for done, language in enumerate(languages, start=1):
         samples = _in_order(task, language, members[language], ids)
         rows = _rows(language, samples)
         path = folder / "embeddings" / f"{language}.safetensors"
-        if _is_done(path, rows):
-            continue
-        texts = [sample.question for sample in samples]
-        _save(path, _embed(task, backend, texts, language), rows)
+        if not _is_done(path, rows):
+            texts = [sample.question for sample in samples]
+            _save(path, _embed(task, backend, texts, language), rows)
+        if progress:
+            progress(done * len(ids), len(languages) * len(ids))
 
 
 def score_embeddings(
