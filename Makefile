@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/mpm-eval run --task transfer --task llava_zh --task alignment --model mpm-tiny \
 	    --languages core --out results/demo/runs/mpm-tiny
+	$(BIN)/mpm-eval show results/demo/runs/mpm-tiny
 	$(BIN)/mpm-eval leaderboard --runs results/demo/runs --out results/demo
 
 test: $(VENV)/.installed-test

@@ -59,7 +59,7 @@ def test_a_run_killed_at_random_points_ends_as_an_uninterrupted_one(
             command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=os.environ
         )
         assert process.stdout is not None
-        for _ in range(rng.randint(5, 14)):  # steps before the blow
+        for _ in range(rng.randint(3, 8)):  # steps before the blow, 29 in all
             if not process.stdout.readline():
                 break
         time.sleep(rng.random() * 0.01)
