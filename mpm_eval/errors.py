@@ -17,7 +17,9 @@ def unknown(what: str, got: str, known: Iterable[str], where: str = "") -> UserE
     names = sorted(known)
     near = difflib.get_close_matches(got, names, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    shown = ", ".join(names) if len(names) <= 40 else f"{', '.join(names[:40])}, …"
+    shown = ", ".join(names)
+    if len(names) > 40:  # sample ids: the whole list would bury the message
+        shown = f"{', '.join(names[:5])}, … ({len(names)} in all)"
     prefix = f"{where}: " if where else ""
     return UserError(f"{prefix}unknown {what} '{got}'; {hint}known: {shown or 'none'}")
 

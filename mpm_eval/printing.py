@@ -44,7 +44,10 @@ def print_results(results: Sequence[Mapping[str, Any]]) -> None:
         task = result["task"]
         for row in result["scores"]:
             main = row["metric"] == task["main_metric"] and row["subset"] == task["main_subset"]
-            transfer = row["metric"] in ("retention", "transfer_gap") and row["subset"] == ""
+            transfer = (
+                row["metric"] in ("retention", "transfer_gap")
+                and row["subset"] == task["main_subset"]
+            )
             if not (main or transfer):
                 continue
             rows.append(
