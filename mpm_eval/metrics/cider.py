@@ -21,6 +21,7 @@ class Cider:
     kinds = frozenset({"generate"})
     higher_is_better = True
     range = (0.0, 10.0)
+    min_items = 2  # word weights come from the whole set; a single item scores 0 whatever it says
 
     def applies(self, item: Item) -> bool:
         return True

@@ -56,6 +56,7 @@ class Measured:
     joined: tuple[Joined, ...]  # all samples the metric applies to, failed ones too
     scored: tuple[Joined, ...]  # those that did not fail
     statistics: "np.ndarray"  # x_NS, one row per scored sample; shape (0, 0) without any
+    too_few: str = ""  # why nothing is scored, for a metric that needs several samples
 
     @property
     def signature(self) -> str:
@@ -72,6 +73,10 @@ def measure(metric: Metric, language: str, label: str, joined: Sequence[Joined])
     counted = tuple(j for j in joined if metric.applies(j.item))
     scored = tuple(j for j in counted if not j.failed)
     statistics_NS = np.zeros((0, 0))
+    least = getattr(metric, "min_items", 1)
+    if 0 < len(scored) < least:
+        reason = f"needs at least {least} scored samples, there is {len(scored)}"
+        return Measured(metric, language, label, (), (), statistics_NS, reason)
     if scored:
         statistics_NS = metric.statistics([j.item for j in scored], language)
         assert len(statistics_NS) == len(scored), f"{metric.name}: one row per item"

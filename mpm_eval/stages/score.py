@@ -224,7 +224,9 @@ def _item_result(opened: Opened) -> Result:
                 skipped.append(Skipped(name, tag, "the metric does not know this language"))
                 continue
             measured[tag] = measure(metric, tag, labels[tag], members)
-            if not measured[tag].joined:
+            if measured[tag].too_few:
+                skipped.append(Skipped(name, tag, measured[tag].too_few))
+            elif not measured[tag].joined:
                 skipped.append(Skipped(name, tag, "the metric applies to no sample"))
             names = subsets((j.sample for j in members), task.main_subset)
             scores += score_rows(measured[tag], names)

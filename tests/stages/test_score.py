@@ -68,6 +68,25 @@ def test_a_failed_sample_is_counted_and_leaves_the_mean_of_the_others_unchanged(
     assert (result["num_samples"], result["num_failed"]) == (24, 1)
 
 
+def test_a_metric_that_needs_several_samples_is_skipped_with_the_reason(
+    make_task: MakeTask, make_run: MakeRun
+) -> None:
+    rows = [{"id": "0", "language": "en", "question": "?", "references": ["a red dog"]}]
+    task = make_task(
+        rows=rows, languages=["en"], metrics=["exact_match", "cider"], main_metric="exact_match"
+    )
+    (result,) = score_run(make_run(task))
+    assert row(result, "exact_match", "en")["n"] == 1
+    assert not [s for s in result["scores"] if s["metric"] == "cider"]
+    assert result["skipped"] == [
+        {
+            "metric": "cider",
+            "language": "en",
+            "reason": "needs at least 2 scored samples, there is 1",
+        }
+    ]
+
+
 def test_when_every_sample_failed_there_is_no_value_and_no_nan(
     make_task: MakeTask, make_run: MakeRun
 ) -> None:
