@@ -1,21 +1,27 @@
 """Checkpoints: a folder of config.json, model.safetensors, tokenizer.json and training.json."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from mpm_eval.errors import UserError
 from mpm_eval.schema import TrainingRecord
-from mpm_eval.strict import build, canonical_sha256, file_sha256, read_json, to_jsonable, write_json
+from mpm_eval.strict import (
+    build,
+    canonical_sha256,
+    file_sha256,
+    read_json,
+    to_jsonable,
+    write_bytes,
+    write_json,
+)
 from training.chat_model import ChatModel
 from training.language_model import LanguageModelConfig, TinyDecoder
 from training.resampler import Resampler, ResamplerConfig
@@ -104,20 +110,7 @@ def write_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write safetensors in one step: kill -9 leaves the old file or the new one, whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, {"state": json.dumps(to_jsonable(metadata or {}))})
-        with Path(temporary).open("rb+") as file:
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: cannot be written ({error}); the previous file is unchanged"
-        ) from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_bytes(path, save(tensors, {"state": json.dumps(to_jsonable(metadata or {}))}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -8,8 +8,6 @@ Shapes: L layers (embeddings first), N texts, D dimension, P random pairings.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from mpm_eval.backends import Backend
 from mpm_eval.data import Dataset
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.schema import Sample, Score, Task
-from mpm_eval.strict import build, canonical_sha256, to_jsonable
+from mpm_eval.strict import build, canonical_sha256, to_jsonable, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -349,20 +347,4 @@ def _save(path: Path, h_LND: "np.ndarray", rows: Rows) -> None:
     text = json.dumps(to_jsonable(rows), ensure_ascii=False, sort_keys=True, allow_nan=False)
     # safetensors writes the memory as it lies: a view in another order would be shuffled.
     content = save({TENSOR: np.ascontiguousarray(h_LND)}, metadata={_METADATA: text})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)  # mkstemp makes files for the owner alone
-            os.replace(temporary, path)  # noqa: PTH105 - the name says what it does
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); run again to continue"
-        ) from None
+    write_bytes(path, content)
