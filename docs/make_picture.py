@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from mpm_eval.data.emoji import emoji_data
-from mpm_eval.stages.score import join, open_task_folder
+from mpm_eval.stages.run_folder import join, open_task_folder
 
 LANGUAGES = ("en", "zh", "de", "fr", "es")
 HEADS = ("English (pivot)", "中文", "Deutsch", "français", "español")

@@ -13,9 +13,10 @@ MODULES = sorted(
 LAYERS = (
     ("errors",),
     ("strict", "schema", "languages", "resources", "normalise"),
-    ("store", "zero_shot", "stats"),
+    ("store", "items", "zero_shot", "stats"),
     ("tasks", "cards", "data", "backends", "metrics"),
     ("stages", "listing", "printing", "progress"),
+    ("commands",),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -78,9 +78,16 @@ PROBE_METRICS: dict[str, str] = {
 
 
 def load_metric(name: str) -> Metric:
-    """Return the metric called `name`; raises UserError with the nearest known name."""
+    """Return the metric called `name`; raises UserError with the nearest known name.
+
+    "mean:NAME" is a number that another program gave each sample, averaged.
+    """
     from importlib import import_module
 
+    if name.startswith("mean:"):
+        from mpm_eval.metrics.mean import Mean
+
+        return Mean(name)
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     module, _, cls = METRICS[name].partition(":")

@@ -1,10 +1,38 @@
 """What the metrics that average one number per item share: statistics [value, 1] and their mean."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from mpm_eval.metrics import Item
+
+
+class Mean:
+    """The mean of a number that another program gave each sample, on that program's own scale."""
+
+    kinds = frozenset({"generate", "choose"})
+    higher_is_better = True
+    range = (-math.inf, math.inf)
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # mean:NAME
+
+    def applies(self, item: Item) -> bool:
+        return True
+
+    def supports(self, language: str) -> bool:
+        return True
+
+    def signature(self, language: str) -> str:
+        return f"{self.name}|v:1"
+
+    def statistics(self, items: Sequence[Item], language: str) -> np.ndarray:
+        """Raise ValueError: the numbers come with the samples, they cannot be computed again."""
+        raise ValueError(f"{self.name}: given by another program, not computed from outputs")
+
+    def aggregate(self, totals: np.ndarray) -> np.ndarray:
+        return ratio(totals[..., 0], totals[..., 1])
 
 
 def require_items(items: Sequence[Item], metric: str) -> None:

@@ -6,7 +6,7 @@ pairing only select rows of them. Corpus weights (CIDEr) therefore come from the
 Shapes: N samples, S statistics, C clusters, B replicates.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,6 +81,20 @@ def measure(metric: Metric, language: str, label: str, joined: Sequence[Joined])
         statistics_NS = metric.statistics([j.item for j in scored], language)
         assert len(statistics_NS) == len(scored), f"{metric.name}: one row per item"
     return Measured(metric, language, label, counted, scored, statistics_NS)
+
+
+def statistics_rows(
+    joined: Sequence[Joined], measured: Mapping[str, Measured]
+) -> list[Sequence[float] | None]:
+    """Return each sample's row of statistics, as `items.Items` keeps them.
+
+    `measured` holds one metric by language. None: the metric does not apply; (): it failed.
+    """
+    found: dict[tuple[str, str], Sequence[float]] = {}
+    for one in measured.values():
+        found |= {j.sample.key: () for j in one.joined if j.failed}
+        found |= {j.sample.key: row for j, row in zip(one.scored, one.statistics, strict=True)}
+    return [found.get(j.sample.key) for j in joined]
 
 
 def subsets(samples: Iterable[Sample], main_subset: str) -> list[str]:

@@ -10,7 +10,7 @@ from mpm_eval.metrics import load_metric
 from mpm_eval.schema import Score
 from mpm_eval.stages.result_schema import Result, load_result
 from mpm_eval.stages.rows import TRANSFER_METRICS, Joined
-from mpm_eval.stages.score import join, open_task_folder, task_folders
+from mpm_eval.stages.run_folder import join, open_task_folder, task_folders
 
 if TYPE_CHECKING:
     from rich.console import Console

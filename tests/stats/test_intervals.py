@@ -145,8 +145,8 @@ def test_the_same_seed_gives_the_same_values_and_another_seed_others() -> None:
 def test_the_size_of_a_chunk_changes_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = rows(normal(50, seed=0))
     whole = bootstrap(sums, mean, num_resamples=501, seed=11)
-    monkeypatch.setattr("mpm_eval.stats._CHUNK_CELLS", 50 * 7)
-    monkeypatch.setattr("mpm_eval.stats._CACHED_CELLS", 0)
+    monkeypatch.setattr("mpm_eval.stats.intervals._CHUNK_CELLS", 50 * 7)
+    monkeypatch.setattr("mpm_eval.stats.intervals._CACHED_CELLS", 0)
     in_parts = bootstrap(sums, mean, num_resamples=501, seed=11)
     # a product of another shape may add in another order
     np.testing.assert_allclose(in_parts, whole, rtol=0, atol=1e-12)

@@ -1,0 +1,43 @@
+"""Options and output that several commands share."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="Task, group of tasks or path to a .toml file; may be repeated.",
+    ),
+]
+Languages = Annotated[
+    str | None, typer.Option(help="Tags or groups of languages, e.g. zh,de or core.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+
+
+def languages_of(text: str | None) -> tuple[str, ...] | None:
+    """Return the tags in the text of --languages; None where it is not given."""
+    from mpm_eval.languages import parse_languages
+
+    return parse_languages(text) if text is not None else None
+
+
+def print_json(content: Any) -> None:
+    """Print any value that JSON knows."""
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True))
+
+
+def print_results(results: list[dict[str, Any]], folder: Path, as_json: bool) -> None:
+    """Print the main scores of results, then the run folder; or the results as JSON."""
+    if as_json:
+        print_json(results)
+        return
+    from mpm_eval.printing import print_results as print_scores
+
+    print_scores(results)
+    typer.echo(str(folder))
