@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check leaderboard clean
+.PHONY: demo test test-fast check gate leaderboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mpm-eval run --task transfer --task llava_zh --task alignment --model mpm-tiny \
@@ -23,6 +23,14 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mpm_eval training
 
+# Is the shipped checkpoint as good as its committed baseline? docs/ci.md says how to renew that.
+gate: $(VENV)/.installed
+	rm -rf results/gate
+	$(BIN)/mpm-eval run --task emoji_choice_validation --task emoji_caption_validation \
+	    --languages core --limit 150 --model mpm-tiny --out results/gate/runs/mpm-tiny
+	$(BIN)/mpm-eval gate --baseline results/baselines/mpm-tiny-limit150.json \
+	    --candidate results/gate/runs/mpm-tiny --rules .ci/gate.toml --junit results/gate/gate.xml
+
 # The committed leaderboard, from nothing but the shipped checkpoint.
 leaderboard: $(VENV)/.installed
 	$(BIN)/mpm-eval run --task emoji --task transfer --task llava --task probe \
@@ -41,4 +49,4 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) results/demo
+	rm -rf $(VENV) results/demo results/gate

@@ -1,5 +1,7 @@
 """Model cards (Hugging Face style), and the one door from a model's name to a backend."""
 
+import hashlib
+import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -9,8 +11,9 @@ from mpm_eval.backends import BACKENDS, Backend
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.resources import shipped
 from mpm_eval.schema import ModelCard
-from mpm_eval.strict import build, file_sha256
+from mpm_eval.strict import build
 
+MODEL_INDEX = "model-index"  # key of the results that `mpm-eval card` writes into a card
 _WEIGHTS = ("config.json", "model.safetensors")
 
 
@@ -68,14 +71,30 @@ def load_card(name: str) -> ModelCard:
         languages=matter.language,
         licence=matter.license,
         description=block.description,
-        sha256=file_sha256(path),
+        sha256=hashlib.sha256(without_results(path.read_bytes())).hexdigest(),
     )
+
+
+def without_results(card: bytes) -> bytes:
+    """Return a card's bytes without `model-index`: results do not change what they are results of.
+
+    Only front matter is searched; a card without any is returned as it is.
+    """
+    start, end = front_matter_span(card) or (0, 0)
+    key = rb"^%s:.*\n(?:(?: |- ).*\n|\r?\n(?= |- ))*" % MODEL_INDEX.encode()
+    return card[:start] + re.sub(key, b"", card[start:end], flags=re.MULTILINE) + card[end:]
+
+
+def front_matter_span(card: bytes) -> tuple[int, int] | None:
+    """Return where the YAML of a card starts and ends, without the lines `---`; None: none."""
+    found = re.match(rb"(?:\xef\xbb\xbf)?---\r?\n(.*?\n|)---\r?\n", card, re.DOTALL)
+    return found.span(1) if found else None
 
 
 def open_model(spec: str, seed: int = 0) -> Backend:
     """Return the backend for a card's name, a checkpoint folder or a backend spec.
 
-    A spec is `name` or `name:argument`, e.g. `echo:half` or `checkpoint:DIR`. Raises UserError for
+    A spec is `name` or `name:argument`, e.g. `echo:half` or `hf:OWNER/NAME`. Raises UserError for
     anything else, with the nearest known name.
     """
     if spec in _names():
@@ -136,4 +155,5 @@ def _front_matter(path: Path) -> _FrontMatter:
         raise UserError(f'{path}: language: YAML reads no as false; write "no"')
     if isinstance(languages, str):  # the Hub allows a single tag
         content["language"] = [languages]
+    content.pop(MODEL_INDEX, None)  # written for the Hub, read by nothing here
     return build(_FrontMatter, content, str(path))

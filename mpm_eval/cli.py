@@ -6,9 +6,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from mpm_eval import __version__
+from mpm_eval.commands.compare import compare
+from mpm_eval.commands.doctor import doctor
 from mpm_eval.commands.evaluate import run, score, show
+from mpm_eval.commands.gate import baseline, gate
+from mpm_eval.commands.interchange import export, import_
+from mpm_eval.commands.judge import judge
 from mpm_eval.commands.look_up import list_, schema
-from mpm_eval.commands.tables import leaderboard
+from mpm_eval.commands.probe import correlate
+from mpm_eval.commands.report import report
+from mpm_eval.commands.tables import card, leaderboard
 from mpm_eval.commands.train import train
 from mpm_eval.errors import Interrupted, UserError
 
@@ -35,8 +42,26 @@ def root(
 
 
 # in the order that --help shows
-for command in (run, score, leaderboard, list_, show, train, schema):
+for command in (
+    run,
+    judge,
+    score,
+    compare,
+    gate,
+    leaderboard,
+    card,
+    correlate,
+    list_,
+    show,
+    report,
+    import_,
+    export,
+    train,
+    doctor,
+    schema,
+):
     app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(baseline, name="baseline")
 
 
 def main() -> NoReturn:

@@ -78,7 +78,7 @@ class Items:
         for item, row in zip(self.items, self.statistics[metric], strict=True):
             if row is None or item.language != language or not item.within(subset):
                 continue
-            if item.error:
+            if item.error or not len(row):  # a judgement can fail where the answer did not
                 failed.append(item)
             else:
                 scored.append(item)

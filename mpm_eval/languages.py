@@ -22,14 +22,41 @@ LANGUAGES: dict[str, tuple[str, str]] = {
     "sw": ("Swahili", "Kiswahili"),
     "tr": ("Turkish", "Türkçe"),
     "vi": ("Vietnamese", "Tiếng Việt"),
+    "bn": ("Bengali", "বাংলা"),
+    "cs": ("Czech", "čeština"),
+    "da": ("Danish", "dansk"),
+    "el": ("Greek", "Ελληνικά"),
+    "fa": ("Persian", "فارسی"),
+    "fi": ("Finnish", "suomi"),
+    "fil": ("Filipino", "Filipino"),
+    "he": ("Hebrew", "עברית"),
+    "hr": ("Croatian", "hrvatski"),
+    "hu": ("Hungarian", "magyar"),
+    "id": ("Indonesian", "Bahasa Indonesia"),
+    "mi": ("Māori", "te reo Māori"),
+    "no": ("Norwegian", "norsk"),
+    "pl": ("Polish", "polski"),
+    "quz": ("Cusco Quechua", "Runasimi"),
+    "ro": ("Romanian", "română"),
+    "sv": ("Swedish", "svenska"),
+    "ta": ("Tamil", "தமிழ்"),
+    "te": ("Telugu", "తెలుగు"),
+    "th": ("Thai", "ไทย"),
+    "uk": ("Ukrainian", "українська"),
 }
+
+# those that the shipped emoji have names in
+EMOJI_LANGUAGES = (
+    *("en", "zh", "de", "fr", "es", "pt", "it", "nl"),
+    *("ja", "ko", "ru", "ar", "hi", "sw", "tr", "vi"),
+)
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "core": ("en", "zh", "de", "fr", "es"),
     "european": ("pt", "it", "nl", "ru", "tr"),
     "asian": ("ja", "ko", "vi", "hi", "ar"),
     "low-resource": ("hi", "sw", "tr", "vi"),
-    "all": tuple(LANGUAGES),
+    "emoji": EMOJI_LANGUAGES,
 }
 
 

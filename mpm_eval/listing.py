@@ -17,6 +17,7 @@ def rows(what: str) -> list[dict[str, Any]]:
 
 
 def _tasks() -> list[dict[str, Any]]:
+    from mpm_eval.data._local import missing
     from mpm_eval.tasks import list_tasks
 
     return [
@@ -26,6 +27,7 @@ def _tasks() -> list[dict[str, Any]]:
             "kind": task.kind,
             "languages": list(task.languages),
             "main metric": task.main_metric,
+            "ready offline": f"needs {lacks}" if (lacks := missing(task)) else "yes",
             "what it measures": " ".join(task.description.split()),
         }
         for task in list_tasks()
@@ -44,6 +46,8 @@ def _models() -> list[dict[str, Any]]:
     specs = {
         "echo": "repeats the reference; echo:wrong, echo:half, echo:pivot, echo:slow",
         "checkpoint": "checkpoint:DIR, or just DIR: a folder written by mpm-eval train",
+        "hf": "hf:DIR or hf:OWNER/NAME@REVISION: any vision-language or causal model",
+        "openai": "openai:BASE_URL#MODEL: any OpenAI-compatible chat endpoint; generates only",
     }
     backends = [
         {"model": name, "kind": "backend", "languages": [], "what it is": specs.get(name, "")}
@@ -68,12 +72,18 @@ def _metrics() -> list[dict[str, Any]]:
                 "what it counts": (type(metric).__doc__ or "").strip().split("\n")[0],
             }
         )
-    for name, text in PROBE_METRICS.items():
-        better = "-" if name.endswith("floor") else "higher"
+    for name, probe in PROBE_METRICS.items():
+        low, high = probe.range
+        better = "higher" if probe.higher_is_better else "lower"
         listed.append(
-            {"metric": name, "kinds": ["probe"], "range": "0 to 100", "better": better,
-             "what it counts": text}
-        )  # fmt: skip
+            {
+                "metric": name,
+                "kinds": ["probe"],
+                "range": f"{low:g} to {high:g}",
+                "better": "-" if name.endswith("_floor") else better,
+                "what it counts": probe.what,
+            }
+        )
     return listed
 
 

@@ -8,8 +8,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 RESULT_SCHEMA_VERSION = 1
-KINDS = ("generate", "choose", "probe")
+KINDS = ("generate", "choose", "retrieve", "probe")
 LABELS = ("pivot", "zero-shot", "quasi-zero-shot", "supervised", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What a judge that sees no picture reads beside the question and the answers."""
+
+    context: str  # what the picture shows, in words
+    role: str  # what an answerer is called, e.g. Assistant
+    rule: str  # what the judge is to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,10 @@ class Sample:
     category: str = ""  # e.g. conversation, detail, complex
     cell: str = ""  # e.g. seen_concept/unseen_style
     closed: bool = True  # scored exactly; False: scored against references
+    brief: Brief | None = None  # for a judge; None: the sample cannot be judged
+    prompt: str = ""  # template in place of the task's, with {question}
+    translation: str = ""  # the question translated into the pivot language
+    candidates: tuple[str, ...] = ()  # kind "retrieve": ids to rank; references are some of them
 
     @property
     def key(self) -> tuple[str, str]:
@@ -65,10 +78,30 @@ class Prediction:
     option_scores: tuple[OptionScore, ...] = ()
     error: str = ""
     input_sha256: str = ""  # over prompt, options and the decoded picture
+    ranking: tuple[str, ...] = ()  # kind "retrieve": ids of candidates, best first
 
     @property
     def key(self) -> tuple[str, str]:
         return (self.id, self.language)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge said of one prediction, raw and parsed; `error` set means failed, no scores."""
+
+    id: str
+    language: str
+    judge: str  # name, e.g. openai:gpt-4-0314
+    mode: str  # llava or robust
+    order: str  # reference-first or candidate-first
+    repeat: int  # from 0
+    request_sha256: str  # over everything that can change the reply
+    reply: str = ""  # as the judge wrote it
+    scores: tuple[float, float] | None = None  # reference, candidate; 0 to 10
+    error: str = ""
+    answered_by: str = ""  # the model that a server says it used
+    num_prompt_tokens: int = 0
+    num_reply_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +133,9 @@ class Task:
     main_metric: str
     data: Mapping[str, Any]  # {"source": "emoji", "split": "test", …}, checked by the reader
     prompts: Mapping[str, str] = field(default_factory=dict)  # language -> template with {question}
-    pivot: str = "en"
+    pivot: str = "en"  # "": the languages have different samples, there is no transfer to measure
     main_subset: str = ""  # the subset shown in leaderboards
+    paraphrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the prompts
     groups: tuple[str, ...] = ()
     max_new_tokens: int = 32
     licence: str = ""

@@ -15,7 +15,7 @@ from mpm_eval.strict import build, read_json, read_jsonl, to_jsonable, write_jso
 # What must be equal for old predictions to count; languages may grow.
 _FINGERPRINT = (
     ("task", "name"), ("task", "version"), ("task", "sha256"), ("data", "sha256"),
-    ("model", "name"), ("model", "sha256"), ("seed",), ("limit",), ("decoding",),
+    ("model", "name"), ("model", "sha256"), ("seed",), ("limit",), ("decoding",), ("control",),
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class TaskStore:
         if len(set(keys)) < len(keys) or not self._done.keys().isdisjoint(keys):
             raise ValueError(f"{self.folder}: a sample is answered twice in {keys}")
         lines = "".join(
-            json.dumps(to_jsonable(p), ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
+            json.dumps(to_line(p), ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
             for p in predictions
         )
         data = lines.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode("utf-8")
@@ -171,3 +171,11 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
         f"{folder}: cannot be written ({error.strerror}); what was there is unchanged, "
         "run the same command again when it can be"
     )
+
+
+def to_line(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction as it is written and hashed; without `ranking` where there is none."""
+    content = to_jsonable(prediction)
+    if not prediction.ranking:  # the hash of predictions of other kinds must stay what it was
+        del content["ranking"]
+    return content

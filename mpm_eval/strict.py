@@ -86,6 +86,15 @@ def to_jsonable(record: Any) -> Any:
     return record
 
 
+def rounded(value: Any) -> Any:
+    """Return JSON with 12 significant digits: the last bits of a sum differ between processors."""
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Write deterministic JSON in one step: a reader sees the old file or the new one, whole."""
     text = json.dumps(

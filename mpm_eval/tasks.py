@@ -15,6 +15,7 @@ from mpm_eval.strict import build, canonical_sha256, read_toml, to_jsonable
 
 # Describes a task without changing any score.
 _PROSE = ("description", "licence", "citation", "groups", "sha256", "path")
+_WITHOUT_PROMPTS = ("probe", "retrieve")  # kinds: a text is read or ranked, not answered
 # Also "{ question }" and "{question!r}", which nothing would fill in; not JSON in a prompt.
 _PLACEHOLDER = re.compile(r"\{[\w\s.!:\[\]-]*\}")
 
@@ -34,6 +35,8 @@ def load_task(name_or_path: str | Path) -> Task:
     task = build(Task, content, str(path))
     _check(task, path)
     kept = {k: v for k, v in to_jsonable(task).items() if k not in _PROSE}
+    if not task.paraphrases:  # a task without them is the same as before there were any
+        del kept["paraphrases"]
     by_path = str(name_or_path).endswith(".toml")
     return replace(task, sha256=canonical_sha256(kept), path=str(path) if by_path else "")
 
@@ -116,7 +119,7 @@ def _check_names(task: Task, path: Path) -> None:
         ("main_metric", "metric", (task.main_metric,), task.metrics),
         ("data.source", "source", (str(source),), READERS),
     ]
-    if len(task.languages) > 1:
+    if len(task.languages) > 1 and task.pivot:
         closed.append(("pivot", "language", (task.pivot,), task.languages))
     for field, what, values, known in closed:
         for value in values:
@@ -141,19 +144,43 @@ def _check_subset(task: Task, path: Path) -> None:
 
 
 def _check_prompts(task: Task, path: Path) -> None:
-    if task.kind == "probe" and task.prompts:
-        raise UserError(f"{path}: prompts: a task of kind 'probe' asks nothing; remove them")
-    for language in task.languages if task.kind != "probe" else ():
+    asks = task.kind not in _WITHOUT_PROMPTS
+    if not asks and task.prompts:
+        raise UserError(f"{path}: prompts: a task of kind '{task.kind}' asks nothing; remove them")
+    for language in task.languages if asks else ():
         if not task.prompts.get(language, "").strip():
             raise UserError(
                 f"{path}: prompts.{language}: is missing; every language needs a prompt"
             )
     for language, prompt in task.prompts.items():
-        if language not in task.languages:
-            raise unknown("language", language, task.languages, f"{path}: prompts")
-        for placeholder in _PLACEHOLDER.findall(prompt):
-            if placeholder != "{question}":
-                raise UserError(
-                    f"{path}: prompts.{language}: unknown placeholder {placeholder}; "
-                    "only {question} is filled in"
-                )
+        _check_prompt(task, language, prompt, f"{path}: prompts")
+    if task.paraphrases:
+        _check_paraphrases(task, path)
+
+
+def _check_prompt(task: Task, language: str, prompt: str, where: str) -> None:
+    if language not in task.languages:
+        raise unknown("language", language, task.languages, where)
+    for placeholder in _PLACEHOLDER.findall(prompt):
+        if placeholder != "{question}":
+            raise UserError(
+                f"{where}.{language}: unknown placeholder {placeholder}; only {{question}} is "
+                "filled in"
+            )
+
+
+def _check_paraphrases(task: Task, path: Path) -> None:
+    where = f"{path}: paraphrases"
+    number = {language: len(prompts) for language, prompts in task.paraphrases.items()}
+    for language in task.languages:
+        if number.get(language, 0) != max(number.values()) or not number[language]:
+            raise UserError(
+                f"{where}.{language}: {number.get(language, 0)} paraphrases, other languages have "
+                f"{max(number.values())}; give the same number, at least one, in every language"
+            )
+    for language, prompts in task.paraphrases.items():
+        for prompt in prompts:
+            _check_prompt(task, language, prompt, where)
+        every = [task.prompts.get(language, ""), *prompts]
+        if len(set(every)) < len(every) or not all(prompt.strip() for prompt in every):
+            raise UserError(f"{where}.{language}: a prompt is empty or given twice; remove it")

@@ -14,8 +14,8 @@ LAYERS = (
     ("errors",),
     ("strict", "schema", "languages", "resources", "normalise"),
     ("store", "items", "zero_shot", "stats"),
-    ("tasks", "cards", "data", "backends", "metrics"),
-    ("stages", "listing", "printing", "progress"),
+    ("tasks", "cards", "data", "backends", "metrics", "probes", "judging"),
+    ("stages", "results", "listing", "printing", "progress"),
     ("commands",),
     ("cli", "__main__"),
 )

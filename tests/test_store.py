@@ -8,7 +8,7 @@ import pytest
 
 from mpm_eval.errors import UserError
 from mpm_eval.schema import OptionScore, Prediction
-from mpm_eval.store import TaskStore, read_predictions
+from mpm_eval.store import TaskStore, read_predictions, to_line
 from mpm_eval.strict import read_json
 
 MANIFEST: dict[str, Any] = {
@@ -235,3 +235,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_line_has_a_ranking_only_where_there_is_one() -> None:
+    # the hashes of predictions in committed results are over lines without it
+    assert "ranking" not in to_line(Prediction("1", "de", "?", "a"))
+    assert to_line(Prediction("1", "de", "", "b", ranking=("b", "a")))["ranking"] == ["b", "a"]

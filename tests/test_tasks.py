@@ -83,7 +83,7 @@ PROMPT = 'en = "What is this?"'
         ("version = 1", 'version = 1\npivot = "fr"', "pivot: unknown language 'fr'; known: de, en"),
         ("version = 1", 'version = 1\nmain_subset = "cel=x"', "main_subset: 'cel=x' names no subset; write category=NAME or cell=NAME"),
         ('"Name the colour."', '" "', "description: is empty; say what the task measures"),
-        ('"generate"', '"generat"', "kind: unknown kind 'generat'; did you mean 'generate'? known: choose, generate, probe"),
+        ('"generate"', '"generat"', "kind: unknown kind 'generat'; did you mean 'generate'? known: choose, generate, probe, retrieve"),
         ('kind = "generate"', 'kind = "probe"', "metrics: unknown metric 'exact_match'; known: retrieval_floor"),
         ('kind = "generate"', 'kind = "choose"', "metrics: 'exact_match' cannot score kind 'choose', only generate"),
         ('["en", "de"]', '["en", "dee"]', "languages: unknown language 'dee'; did you mean 'de'?"),
@@ -138,3 +138,21 @@ def test_one_language_needs_no_pivot_among_its_languages(tmp_path: Path) -> None
     text = path.read_text().replace('["en", "de"]', '["de"]').replace(PROMPT, "")
     path.write_text(text)
     assert load_task(path).languages == ("de",)
+
+
+def test_languages_that_are_not_parallel_have_no_pivot(tmp_path: Path) -> None:
+    path = write_task(tmp_path, number=1)
+    path.write_text(path.read_text().replace("version = 1", 'version = 1\npivot = ""'))
+    assert load_task(path).pivot == ""
+
+
+def test_a_ranking_task_asks_nothing(tmp_path: Path) -> None:
+    path = write_task(tmp_path, number=1)
+    text = (
+        path.read_text().replace('"generate"', '"retrieve"').replace("exact_match", "recall_at_1")
+    )
+    path.write_text(text)
+    with pytest.raises(UserError, match="prompts: a task of kind 'retrieve' asks nothing"):
+        load_task(path)
+    path.write_text(text[: text.index("[prompts]")])
+    assert load_task(path).metrics == ("recall_at_1",)

@@ -90,12 +90,22 @@ class ChatModel(nn.Module):
             rows = [self.tokenizer.prompt("", text) for text in texts[start : start + 128]]
             if any(row.num_source == 0 for row in rows):
                 raise ValueError("an empty text has no hidden state")
-            batch = collate(rows, self.device)
-            weight_BT1 = (batch.source_BT.cumsum(1) * batch.source_BT)[..., None].float()
-            weight_BT1 = weight_BT1 / weight_BT1.sum(1, keepdim=True)
-            states = self.lm.hidden(self.inputs(batch, None))
-            pooled.append(torch.stack([(state * weight_BT1).sum(1) for state in states]))
+            pooled.append(self._source_states(collate(rows, self.device), None))
         return torch.cat(pooled, dim=1).float()
+
+    @torch.inference_mode()
+    def picture_states(self, visual_BKD: Tensor) -> Tensor:
+        """Return h_LND in float32 as `text_states` does, with a picture in the place of the text:
+        the same prompt, and the same mean over the visual tokens."""
+        batch = collate([self.tokenizer.prompt("")] * len(visual_BKD), self.device)
+        return self._source_states(batch, visual_BKD).float()
+
+    def _source_states(self, batch: Batch, visual_BKD: Tensor | None) -> Tensor:
+        """Return h_LBD: per layer, the position-weighted mean over the tokens of the source."""
+        weight_BT1 = (batch.source_BT.cumsum(1) * batch.source_BT)[..., None].float()
+        weight_BT1 = weight_BT1 / weight_BT1.sum(1, keepdim=True)
+        states = self.lm.hidden(self.inputs(batch, visual_BKD))
+        return torch.stack([(state * weight_BT1).sum(1) for state in states])
 
     def visual_tokens(self, features_BPC: Tensor) -> Tensor:
         """Return v_BKD for image features."""

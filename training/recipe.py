@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpm_eval.errors import UserError, unknown
-from mpm_eval.languages import LANGUAGES
+from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.resources import shipped
 from mpm_eval.strict import build, canonical_sha256, read_toml
 from training.language_model import LanguageModelConfig
@@ -124,8 +124,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def _check(recipe: Recipe, where: str) -> None:
     for language in recipe.languages:
-        if language not in LANGUAGES:
-            raise unknown("language", language, LANGUAGES, f"{where}: languages")
+        if language not in EMOJI_LANGUAGES:
+            raise unknown("language", language, EMOJI_LANGUAGES, f"{where}: languages")
     if recipe.pivot not in recipe.languages:
         raise UserError(f"{where}: pivot '{recipe.pivot}' is not among languages")
     numbers: Mapping[str, int] = {

@@ -9,6 +9,7 @@ from mpm_eval.schema import OptionScore, Request, TrainingRecord
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
     from torch import Tensor
 
     from training.interface import ChatModel
@@ -19,7 +20,7 @@ _CACHED_PICTURES = 4096  # visual tokens of one picture take a few kilobytes
 class CheckpointBackend:
     """A checkpoint folder. A picture is encoded once and shared by all languages and questions."""
 
-    capabilities = frozenset({"generate", "choose", "embed"})
+    capabilities = frozenset({"generate", "choose", "embed", "embed_images"})
     batch_size = 64
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -69,6 +70,12 @@ class CheckpointBackend:
         """Return h_LND: hidden states of each layer, mean over the text's tokens weighted by
         position (Muennighoff, arXiv 2202.08904), embeddings first."""
         return self._model.text_states(texts).cpu().numpy()
+
+    def embed_images(self, images: Sequence["Image"]) -> "np.ndarray":
+        """Return h_LND: hidden states of each layer with the picture where `embed` has the text,
+        pooled over its visual tokens in the same way."""
+        visual_BKD = self._model.encode_pictures(images)
+        return self._model.picture_states(visual_BKD).cpu().numpy()
 
     def _visual_tokens(self, requests: Sequence[Request]) -> "Tensor | None":
         """Return v_BKD for the requests' pictures; None when they have none."""

@@ -11,6 +11,7 @@ from mpm_eval.schema import OptionScore, Request, TrainingRecord
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
 _VERSION = "1"
 _LAYERS, _DIMENSION = 3, 16
@@ -41,7 +42,7 @@ _RULES: dict[str, Callable[[Request], bool]] = {
 class EchoBackend:
     """Answers with the first reference where its rule says so, with nonsense elsewhere."""
 
-    capabilities = frozenset({"generate", "choose", "embed", "oracle"})
+    capabilities = frozenset({"generate", "choose", "embed", "embed_images", "oracle"})
     training_record: TrainingRecord | None = None
     identity: Mapping[str, str]
     batch_size = 8
@@ -71,13 +72,21 @@ class EchoBackend:
 
     def embed(self, texts: Sequence[str], language: str) -> "np.ndarray":
         """Return vectors that depend on the text alone: equal texts agree, translations do not."""
-        import numpy as np
+        return _vectors([text.encode() for text in texts])
 
-        rows = []
-        for text in texts:
-            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-            rows.append(np.random.default_rng(seed).standard_normal((_LAYERS, _DIMENSION)))
-        return np.stack(rows, axis=1).astype(np.float32)
+    def embed_images(self, images: Sequence["Image"]) -> "np.ndarray":
+        """Return vectors that depend on the picture alone: no text is near it."""
+        return _vectors([image.tobytes() for image in images])
+
+
+def _vectors(contents: Sequence[bytes]) -> "np.ndarray":
+    import numpy as np
+
+    rows = []
+    for content in contents:
+        seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+        rows.append(np.random.default_rng(seed).standard_normal((_LAYERS, _DIMENSION)))
+    return np.stack(rows, axis=1).astype(np.float32)
 
 
 def open_echo(argument: str, seed: int) -> EchoBackend:

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from mpm_eval.commands.options import Json, Languages, Tasks, languages_of, print_results
+from mpm_eval.commands.options import (
+    Json,
+    Languages,
+    Tasks,
+    languages_of,
+    print_json,
+    print_results,
+)
 from mpm_eval.errors import UserError
 
 
@@ -20,6 +27,13 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder [results/runs/MODEL].")] = None,
     seed: Annotated[int, typer.Option(help="Seed of sampling backends.")] = 0,
+    control: Annotated[
+        str,
+        typer.Option(
+            metavar="blank|shuffled|blind|translate-test",
+            help="Change the data on purpose: a floor, never ranked.",
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Answer tasks with a model, score the answers.
@@ -48,6 +62,7 @@ def run(
             limit=limit,
             out=out,
             seed=seed,
+            control=control,
             progress=progress,
         )
     print_results(score_run(folder, [t.name for t in tasks]), folder, as_json)
@@ -102,15 +117,45 @@ def score(
     print_results(score_run(folder, [found.name]), folder, as_json)
 
 
-def show(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+def show(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    lost: Annotated[
+        bool,
+        typer.Option("--lost", help="List what is right in the pivot language and lost in others."),
+    ] = False,
+    task: Tasks = None,
+    languages: Languages = None,
+    as_json: Json = False,
+) -> None:
     """Show a run.
 
     Scores, labels with their evidence, sample predictions, failures.
 
-    Example: mpm-eval show results/runs/mpm-tiny
+    Example: mpm-eval show results/runs/mpm-tiny --lost --task transfer_zh
     """
     from rich.console import Console
 
-    from mpm_eval.stages.show import print_run
+    from mpm_eval.stages.lost import lost_in_translation
+    from mpm_eval.stages.result_schema import load_result
+    from mpm_eval.stages.run_folder import chosen_folders
+    from mpm_eval.stages.show import print_lost, print_run
+    from mpm_eval.strict import to_jsonable
 
-    print_run(run_folder, Console())
+    if lost:
+        wanted = languages_of(languages)
+        folders = [
+            folder
+            for folder in chosen_folders(run_folder, task)
+            if task or load_result(folder / "result.json").task.kind != "probe"
+        ]
+        found = [part for folder in folders for part in lost_in_translation(folder, wanted)]
+        if as_json:
+            print_json(to_jsonable(found))
+        else:
+            print_lost(found, Console())
+        return
+    if as_json:
+        folders = chosen_folders(run_folder, task)
+        print_json([to_jsonable(load_result(folder / "result.json")) for folder in folders])
+        return
+    print_run(run_folder, Console(), task)

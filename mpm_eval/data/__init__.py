@@ -33,13 +33,27 @@ READERS: dict[str, str] = {
     "emoji": "mpm_eval.data.emoji:open_emoji",
     "emoji_qa": "mpm_eval.data.emoji_qa:open_emoji_qa",
     "emoji_text": "mpm_eval.data.emoji_text:open_emoji_text",
+    "parallel_text": "mpm_eval.data.parallel_text:open_parallel_text",
     "jsonl": "mpm_eval.data.jsonl:open_jsonl",
     "hub": "mpm_eval.data.hub:open_hub",
+    "llava": "mpm_eval.data.llava:open_llava",
+    "xm3600": "mpm_eval.data.benchmarks.captions:open_xm3600",
+    "multi30k": "mpm_eval.data.benchmarks.captions:open_multi30k",
+    "coco_cn": "mpm_eval.data.benchmarks.captions:open_coco_cn",
+    "xflickrco": "mpm_eval.data.benchmarks.retrieval:open_xflickrco",
+    "xgqa": "mpm_eval.data.benchmarks.vqa:open_xgqa",
+    "maxm": "mpm_eval.data.benchmarks.vqa:open_maxm",
+    "marvl": "mpm_eval.data.benchmarks.reasoning:open_marvl",
+    "xvnli": "mpm_eval.data.benchmarks.reasoning:open_xvnli",
+    "mmbench": "mpm_eval.data.benchmarks.choices:open_mmbench",
 }
 
 
-def open_dataset(task: Task) -> Dataset:
-    """Return the data of `task`; raises UserError for an unknown source or missing files."""
+def open_dataset(task: Task, control: str = "") -> Dataset:
+    """Return the data of `task`, changed as `control` says (see `variants.CONTROLS`).
+
+    Raises UserError for an unknown source or control, or missing files.
+    """
     from importlib import import_module
 
     source = str(task.data.get("source", ""))
@@ -47,4 +61,8 @@ def open_dataset(task: Task) -> Dataset:
         raise unknown("data source", source, READERS, f"{task.path or task.name}: data.source")
     module, _, function = READERS[source].partition(":")
     dataset: Any = getattr(import_module(module), function)(task)
+    if task.paraphrases or control:
+        from mpm_eval.data.variants import varied
+
+        return varied(dataset, task, control)
     return dataset

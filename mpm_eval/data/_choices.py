@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from mpm_eval.data._emoji_data import Concept, EmojiData, stable_hash
 from mpm_eval.errors import UserError
-from mpm_eval.languages import LANGUAGES
+from mpm_eval.languages import EMOJI_LANGUAGES
 
 NUM_OPTIONS = 4
 
@@ -24,18 +24,18 @@ class Choices:
 
     def __init__(self, data: EmojiData) -> None:
         # a wrong option needs a name in every language; the right one only in the task's
-        named = [c for c in data.concepts if all(data.name(c, tag) for tag in LANGUAGES)]
+        named = [c for c in data.concepts if all(data.name(c, tag) for tag in EMOJI_LANGUAGES)]
         self._data = data
         self._drawn: dict[str, tuple[Concept, ...]] = {}
         self._by_split: dict[str, list[Concept]] = {}
         for concept in named:
             self._by_split.setdefault(concept.split, []).append(concept)
         self._names = {
-            c.id: [{n.casefold() for n in data.names(c, tag)} for tag in LANGUAGES]
+            c.id: [{n.casefold() for n in data.names(c, tag)} for tag in EMOJI_LANGUAGES]
             for c in data.concepts
         }
         self._references = {
-            c.id: [{r.casefold() for r in data.references(c, tag)} for tag in LANGUAGES]
+            c.id: [{r.casefold() for r in data.references(c, tag)} for tag in EMOJI_LANGUAGES]
             for c in data.concepts
         }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpm_eval.errors import CorruptImage, UserError, unknown
-from mpm_eval.languages import LANGUAGES
+from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.resources import shipped
 from mpm_eval.strict import canonical_sha256, file_sha256
 
@@ -186,8 +186,8 @@ class EmojiData:
 
     @staticmethod
     def _require(language: str) -> None:
-        if language not in LANGUAGES:
-            raise unknown("language", language, LANGUAGES, "emoji")
+        if language not in EMOJI_LANGUAGES:
+            raise unknown("language", language, EMOJI_LANGUAGES, "emoji")
 
 
 @lru_cache(maxsize=1)

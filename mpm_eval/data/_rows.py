@@ -26,6 +26,7 @@ class Row:
     category: str = ""
     cluster: str = ""  # default: the picture, or the id of a sample without one
     closed: bool = True
+    translation: str = ""  # the question in the pivot language, for --control translate-test
 
 
 def to_sample(row: Row, task: Task, where: str) -> Sample:
@@ -60,6 +61,7 @@ def to_sample(row: Row, task: Task, where: str) -> Sample:
         answer=answer,
         category=row.category,
         closed=row.closed,
+        translation=row.translation,
     )
 
 

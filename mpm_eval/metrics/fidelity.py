@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpm_eval.languages import LANGUAGES
 from mpm_eval.metrics import Item
 from mpm_eval.metrics.mean import ratio, require_items, with_ones
 from mpm_eval.normalise import base_language, normalise
@@ -17,6 +16,11 @@ from mpm_eval.normalise import base_language, normalise
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
+# What a text is told apart from. Part of the signature: another list gives other numbers.
+_CANDIDATES = (
+    *("en", "zh", "de", "fr", "es", "pt", "it", "nl"),
+    *("ja", "ko", "ru", "ar", "hi", "sw", "tr", "vi"),
+)
 # first word of a character's Unicode name -> script; one character of these is about one word
 _WORD_SCRIPTS = {
     "CJK": "han",
@@ -63,30 +67,32 @@ class Fidelity:
         return True
 
     def supports(self, language: str) -> bool:
-        return language in LANGUAGES
+        return language in _CANDIDATES
 
     def signature(self, language: str) -> str:
         return (
             f"{self.name}|refs:equal|script:first"
-            f"|candidates:{','.join(LANGUAGES)}|py3langid:{version('py3langid')}"
+            f"|candidates:{','.join(_CANDIDATES)}|py3langid:{version('py3langid')}"
         )
 
     def statistics(self, items: Sequence[Item], language: str) -> np.ndarray:
         """Return x_N2: in the language (0 or 1), 1."""
         require_items(items, self.name)
-        known = {normalise(ref, language) for item in items for ref in item.references}
-        candidates = _candidates(language)
-        values: list[float] = []
-        for item in items:
-            output = normalise(item.output, language)
-            faithful = bool(output) and (
-                output in known or identify(item.output, candidates) == language
-            )
-            values.append(float(faithful))
-        return with_ones(values)
+        return with_ones([float(faithful) for faithful in are_faithful(items, language)])
 
     def aggregate(self, totals: np.ndarray) -> np.ndarray:
         return 100 * ratio(totals[..., 0], totals[..., 1])
+
+
+def are_faithful(items: Sequence[Item], language: str) -> list[bool]:
+    """Return, per item, whether its output is in `language`, as `Fidelity` judges it."""
+    known = {normalise(ref, language) for item in items for ref in item.references}
+    candidates = _candidates(language)
+    outputs = [normalise(item.output, language) for item in items]
+    return [
+        bool(output) and (output in known or identify(item.output, candidates) == language)
+        for item, output in zip(items, outputs, strict=True)
+    ]
 
 
 def identify(text: str, candidates: Iterable[str]) -> str | None:
@@ -144,7 +150,7 @@ def reference_error_rate(references_by_language: Mapping[str, Sequence[str]]) ->
 
 
 def _candidates(language: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*LANGUAGES, language)))
+    return tuple(dict.fromkeys((*_CANDIDATES, language)))
 
 
 def _writes(language: str, script: str) -> bool:
@@ -172,6 +178,18 @@ def _only_japanese_writes(text: str) -> bool:
         for char in unicodedata.normalize("NFKC", text)
         if _script(char) == "han"
     )
+
+
+def scripts(text: str) -> frozenset[str]:
+    """Return the scripts that the letters of `text` are in, e.g. {"han", "latin"}."""
+    return frozenset(filter(None, map(_script, unicodedata.normalize("NFKC", text))))
+
+
+def scripts_of(language: str) -> frozenset[str]:
+    """Return the scripts that `language` is written in."""
+    found = {script for script in ("latin", *_SCRIPTS) if _writes(language, script)}
+    # Japanese writes Chinese characters, Korean may
+    return frozenset(found | ({"han"} if found & {"kana", "hangul"} else set()))
 
 
 def _most_likely(text: str, languages: Sequence[str]) -> str | None:

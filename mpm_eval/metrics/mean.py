@@ -35,6 +35,19 @@ class Mean:
         return ratio(totals[..., 0], totals[..., 1])
 
 
+class Share(Mean):
+    """The share of texts that a probe finds, 0 to 100, from one [found, 1] per text."""
+
+    range = (0.0, 100.0)
+
+    def __init__(self, name: str, higher_is_better: bool) -> None:
+        super().__init__(name)
+        self.higher_is_better = higher_is_better
+
+    def aggregate(self, totals: np.ndarray) -> np.ndarray:
+        return 100 * super().aggregate(totals)
+
+
 def require_items(items: Sequence[Item], metric: str) -> None:
     """Raise ValueError for an empty set: the mean of nothing is not 0."""
     if not items:

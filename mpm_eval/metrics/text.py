@@ -36,6 +36,24 @@ class ExactMatch:
         return 100 * ratio(totals[..., 0], totals[..., 1])
 
 
+class ExactMatchRaw(ExactMatch):
+    """Share of items whose output equals a reference character by character, 0 to 100.
+
+    Nothing is normalised, not even case or white space: IGLUE's scoring of xGQA (Bugliarello et
+    al. 2022, GQA_score.py), where a model picks one of GQA's answer labels.
+    """
+
+    name = "exact_match_raw"
+
+    def signature(self, language: str) -> str:
+        return f"{self.name}|refs:any|norm:none|v:1"
+
+    def statistics(self, items: Sequence[Item], language: str) -> np.ndarray:
+        """Return x_N2: equal to a reference (0 or 1), 1."""
+        require_items(items, self.name)
+        return with_ones([float(item.output in item.references) for item in items])
+
+
 class Contains:
     """Share of an open item's references that occur in its output, 0 to 100.
 

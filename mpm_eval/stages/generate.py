@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpm_eval import __version__
-from mpm_eval.backends import Backend
+from mpm_eval.backends import Backend, Failure
 from mpm_eval.data import Dataset, open_dataset
 from mpm_eval.errors import CorruptImage, Interrupted, UserError, unknown
 from mpm_eval.schema import OptionScore, Prediction, Request, Sample, Task
@@ -27,7 +27,8 @@ Progress = Callable[[str, int, int], None]  # task, samples done, samples in all
 Answer = tuple[str, tuple[OptionScore, ...], str]  # output, option scores, error
 
 RUNS = Path("results/runs")
-_NEEDS = {"generate": "generate", "choose": "choose", "probe": "embed"}  # kind -> capability
+# kind -> capability
+_NEEDS = {"generate": "generate", "choose": "choose", "probe": "embed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class RunFile:
     seed: int
     limit: int | None
     tasks: tuple[str, ...]
+    control: str = ""  # one of data.variants.CONTROLS
 
 
 def run_tasks(
@@ -69,6 +71,7 @@ def run_tasks(
     limit: int | None = None,
     out: Path | None = None,
     seed: int = 0,
+    control: str = "",
     progress: Progress | None = None,
 ) -> Path:
     """Answer all tasks and return the run folder; what is already answered is not asked again.
@@ -80,10 +83,10 @@ def run_tasks(
     if limit is not None and limit < 1:
         raise UserError(f"--limit: must be at least 1, got {limit}")
     _check_languages(tasks, languages or ())
-    plans = [_plan(task, backend, languages) for task in tasks]
-    folder = out or default_folder(backend.name, limit, seed)
+    plans = [_plan(task, backend, languages, control) for task in tasks]
+    folder = out or default_folder(backend.name, limit, seed, control)
     model = RunModel(_portable(model_spec), backend.name, backend.sha256, dict(backend.identity))
-    run = RunFile(1, model, seed, limit, tuple(plan.task.name for plan in plans))
+    run = RunFile(1, model, seed, limit, tuple(plan.task.name for plan in plans), control)
     _write_run(folder, run)
     for plan in plans:
         _run_task(plan, backend, folder / plan.task.name, run, progress)
@@ -98,9 +101,11 @@ def _portable(model_spec: str) -> str:
     return Path(model_spec).resolve().name if Path(model_spec).is_dir() else model_spec
 
 
-def default_folder(name: str, limit: int | None, seed: int) -> Path:
-    """Return results/runs/<model>, with limit and seed where they are not the usual ones."""
+def default_folder(name: str, limit: int | None, seed: int, control: str = "") -> Path:
+    """Return results/runs/<model>, with what is not as usual: control, limit and seed."""
     parts = [name.replace("/", "--")]
+    if control:
+        parts.append(control)
     if limit is not None:
         parts.append(f"limit{limit}")
     if seed:
@@ -108,7 +113,13 @@ def default_folder(name: str, limit: int | None, seed: int) -> Path:
     return RUNS / "-".join(parts)
 
 
-def _plan(task: Task, backend: Backend, languages: Sequence[str] | None) -> Plan:
+def _plan(task: Task, backend: Backend, languages: Sequence[str] | None, control: str) -> Plan:
+    if task.kind == "retrieve":
+        raise UserError(
+            f"task '{task.name}' is of kind 'retrieve', which no model is run for here; rank its "
+            f"candidates elsewhere and score the rankings with: mpm-eval score --predictions FILE "
+            f"--task {task.path or task.name}"
+        )
     need = _NEEDS[task.kind]
     if need not in backend.capabilities:
         raise UserError(
@@ -122,7 +133,7 @@ def _plan(task: Task, backend: Backend, languages: Sequence[str] | None) -> Plan
             f"task '{task.name}': none of the languages asked for; it has "
             f"{', '.join(task.languages)}"
         )
-    return Plan(task, open_dataset(task), asked)
+    return Plan(task, open_dataset(task, control), asked)
 
 
 def _check_languages(tasks: Sequence[Task], languages: Sequence[str]) -> None:
@@ -147,11 +158,11 @@ def _write_run(folder: Path, run: RunFile) -> None:
                 f"{was.sha256[:12]}, now '{now.name}', {now.sha256[:12]}); "
                 "give another --out or delete the folder"
             )
-        for key in ("seed", "limit"):
+        for key in ("seed", "limit", "control"):
             if getattr(old, key) != getattr(run, key):
                 raise UserError(
-                    f"{folder}: holds a run with {key} {getattr(old, key)}, not "
-                    f"{getattr(run, key)}; give another --out or delete the folder"
+                    f"{folder}: holds a run with {key} {getattr(old, key) or 'none'}, not "
+                    f"{getattr(run, key) or 'none'}; give another --out or delete the folder"
                 )
     tasks = tuple(dict.fromkeys([*known, *run.tasks]))
     write_json(path, {**to_jsonable(run), "tasks": tasks})
@@ -205,7 +216,7 @@ def _answer_all(
     samples = list(_in_order(plan, limit, store.languages))
     done = store.predictions()
     pending = [sample for sample in samples if sample.key not in done]
-    total, size, pictures = len(samples), backend.batch_size, _Pictures(plan.dataset)
+    total, size, pictures = len(samples), backend.batch_size, Pictures(plan.dataset)
     try:
         while pending:
             batch = pending[:size]
@@ -239,7 +250,7 @@ def _in_order(plan: Plan, limit: int | None, languages: Sequence[str]) -> Iterat
                 yield found[sample_id, language]
 
 
-class _Pictures:
+class Pictures:
     """The pictures of the batch at hand; one that the next batch shares is not decoded again."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -265,11 +276,11 @@ class _Pictures:
 
 
 def _try(
-    task: Task, backend: Backend, samples: Sequence[Sample], pictures: _Pictures
+    task: Task, backend: Backend, samples: Sequence[Sample], pictures: Pictures
 ) -> list[Prediction] | None:
     """Return one prediction per sample; None when a smaller batch may fit into memory."""
     try:
-        return _answer(task, backend, samples, pictures)
+        return answer_batch(task, backend, samples, pictures)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
             raise
@@ -282,8 +293,8 @@ def _try(
     return None
 
 
-def _answer(
-    task: Task, backend: Backend, samples: Sequence[Sample], pictures: _Pictures
+def answer_batch(
+    task: Task, backend: Backend, samples: Sequence[Sample], pictures: Pictures
 ) -> list[Prediction]:
     """Return one prediction per sample, failed ones (a corrupt picture) with their reason."""
     pictures.load(samples)
@@ -319,23 +330,27 @@ def _answer(
 
 def _prompt(task: Task, sample: Sample) -> str:
     # not str.format: questions and prompts may hold braces
-    return task.prompts[sample.language].replace("{question}", sample.question)
+    template = sample.prompt or task.prompts[sample.language]
+    return template.replace("{question}", sample.question)
 
 
 def _call(backend: Backend, task: Task, requests: Sequence[Request]) -> list[Answer]:
     """Return one answer per request; ValueError when the backend breaks its contract."""
     if not requests:
         return []
-    if task.kind == "choose":
-        rows = backend.choose(requests)
-        _require_equal(backend, len(rows), len(requests), "answers", "requests")
-        return [_pick(backend, r, s) for r, s in zip(requests, rows, strict=True)]
-    texts = backend.generate(requests)
-    _require_equal(backend, len(texts), len(requests), "answers", "requests")
-    for text in texts:
-        if not isinstance(text, str):
-            raise ValueError(f"{backend.name}: an answer is {type(text).__name__}, not text")
-    return [(text, (), "") for text in texts]
+    choosing = task.kind == "choose"
+    found = backend.choose(requests) if choosing else backend.generate(requests)
+    _require_equal(backend, len(found), len(requests), "answers", "requests")
+    answers: list[Answer] = []
+    for request, one in zip(requests, found, strict=True):
+        if isinstance(one, Failure):
+            answers.append(("", (), one.reason or "no reason given"))
+        elif isinstance(one, str) == choosing:
+            wanted = "scores" if choosing else "text"
+            raise ValueError(f"{backend.name}: an answer is {type(one).__name__}, not {wanted}")
+        else:
+            answers.append((one, (), "") if isinstance(one, str) else _pick(backend, request, one))
+    return answers
 
 
 def _pick(backend: Backend, request: Request, row: Sequence[OptionScore]) -> Answer:
@@ -365,7 +380,9 @@ def _input_sha256(request: Request) -> str:
 def _manifest(plan: Plan, backend: Backend, run: RunFile) -> dict[str, Any]:
     task = plan.task
     packages = ("numpy", "pillow", *(("torch",) if "torch" in sys.modules else ()))
+    controlled = {"control": run.control} if run.control else {}
     return {
+        **controlled,
         "schema_version": 1,
         "task": {"name": task.name, "version": task.version, "sha256": task.sha256},
         "data": {"sha256": plan.dataset.sha256, "description": dict(plan.dataset.description)},

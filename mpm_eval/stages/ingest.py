@@ -12,10 +12,11 @@ from mpm_eval.data import open_dataset
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.schema import OptionScore, Prediction, Sample, Task
 from mpm_eval.stages.result_schema import PredictionLine
-from mpm_eval.store import TaskStore
+from mpm_eval.store import TaskStore, to_line
 from mpm_eval.strict import build, canonical_sha256, read_json, read_jsonl, to_jsonable, write_json
 
 RUNS = Path("results/runs")
+MIN_RANKING = 10  # recall at 10 must be known: a shorter ranking would count as a miss
 
 Samples = Mapping[tuple[str, str], Sample]
 
@@ -39,6 +40,7 @@ def write_run(
     expected = [key for key in samples if key[1] in asked]
     _require_all(file, expected, predictions)
     kept = [predictions[key] for key in expected]
+    digest = canonical_sha256([to_line(prediction) for prediction in kept])
     run = out or RUNS / name
     model = {
         "name": name,
@@ -51,7 +53,7 @@ def write_run(
         "task": {"name": task.name, "version": task.version, "sha256": task.sha256},
         "data": {"sha256": dataset.sha256, "description": dict(dataset.description)},
         # the weights are unknown: the predictions themselves say which model this is
-        "model": {**model, "identity": {"predictions_sha256": canonical_sha256(to_jsonable(kept))}},
+        "model": {**model, "identity": {"predictions_sha256": digest}},
         "seed": 0,
         "limit": None,
         "decoding": {},
@@ -125,6 +127,12 @@ def _prediction(line: PredictionLine, sample: Sample, kind: str, where: str) -> 
     )
     if line.error:
         return prediction
+    if kind == "retrieve":
+        ranking = _ranking(line, sample, where)
+        # the first candidate is the output, as the chosen option is one of kind "choose"
+        return replace(prediction, output=ranking[0], ranking=ranking)
+    if line.ranking:
+        raise UserError(f"{where}: ranking: this task is of kind '{kind}'; remove it")
     if kind == "generate":
         if line.choice is not None or line.option_scores:
             raise UserError(f"{where}: this task has no options to choose from; give 'output'")
@@ -135,6 +143,26 @@ def _prediction(line: PredictionLine, sample: Sample, kind: str, where: str) -> 
     # the option chosen is the output, as in the harness's own runs
     best = max(range(len(scores)), key=lambda i: scores[i].logprob / scores[i].num_tokens)
     return replace(prediction, output=sample.options[best], option_scores=scores)
+
+
+def _ranking(line: PredictionLine, sample: Sample, where: str) -> tuple[str, ...]:
+    """Return the ranking of a line: different candidates, enough of them for recall at 10."""
+    if line.choice is not None or line.option_scores:
+        raise UserError(f"{where}: this task has no options to choose from; give 'ranking'")
+    known = set(sample.candidates)
+    for candidate in line.ranking:
+        if candidate not in known:
+            raise unknown("candidate", candidate, sample.candidates, f"{where}: ranking")
+    if len(set(line.ranking)) < len(line.ranking):
+        twice = next(c for c in line.ranking if line.ranking.count(c) > 1)
+        raise UserError(f"{where}: ranking: candidate '{twice}' is given twice; remove one")
+    least = min(MIN_RANKING, len(sample.candidates))
+    if len(line.ranking) < least:
+        raise UserError(
+            f"{where}: ranking: {len(line.ranking)} candidates, needs at least the best {least} of "
+            f"{len(sample.candidates)}; or give 'error' for a failed sample"
+        )
+    return line.ranking
 
 
 def _option_scores(line: PredictionLine, sample: Sample, where: str) -> tuple[OptionScore, ...]:

@@ -1,42 +1,47 @@
 """Probe: write hidden states of parallel texts, then score how well a model aligns languages.
 
-Translation retrieval by nearest cosine neighbour, per layer: P@1 as in Artetxe & Schwenk 2019
-(arXiv 1812.10464, similarity search), and the same with each language's mean vector taken away,
-which removes what says only the language (Libovický et al. 2020, arXiv 2004.05160).
-
-Shapes: L layers (embeddings first), N texts, D dimension, P random pairings.
+What each metric is, with its source: mpm_eval.probes. A task whose metrics are about pictures goes
+to mpm_eval.stages.image_probe. Shapes: L layers (embeddings first), N texts, D dimension.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpm_eval.backends import Backend
 from mpm_eval.data import Dataset
-from mpm_eval.errors import UserError, unknown
+from mpm_eval.errors import UserError
+from mpm_eval.items import Item
+from mpm_eval.metrics import IMAGE_PROBE_METRICS
 from mpm_eval.schema import Sample, Score, Task
-from mpm_eval.strict import build, canonical_sha256, to_jsonable, write_bytes
+from mpm_eval.stages import image_probe
+from mpm_eval.stages.probe_files import (
+    Rows,
+    embed_texts,
+    is_done,
+    load,
+    path_of,
+    save,
+    text_rows,
+)
+from mpm_eval.stages.probe_scores import (
+    Floor,
+    Measured,
+    PerSet,
+    PerText,
+    Probed,
+    headline_layer,
+    items_of,
+    scores_of,
+    statistics_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-TENSOR = "h_LND"
-NUM_PAIRINGS = 1000
-_METADATA = "mpm_eval"  # one key: safetensors writes several in an order that changes
-_ROWS = 2048  # of a similarity matrix made at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What the rows of one language's hidden states are; stored in the file beside them."""
-
-    language: str
-    ids: tuple[str, ...]
-    clusters: tuple[str, ...]
-    groups: tuple[int, ...]  # row of the first sample with the same text
-    texts_sha256: str
+MAX_TEXTS = 1000  # of measures that compare all texts with each other; the first ones
+_OF_ONE_LANGUAGE = ("isotropy", "mean_cosine")  # the pivot has these too
+_OF_A_SET = ("cka", "rsa", *_OF_ONE_LANGUAGE)
 
 
 def write_embeddings(
@@ -59,201 +64,212 @@ def write_embeddings(
             f"{task.name}: model '{backend.name}' gives no hidden states; "
             "choose a checkpoint of this project, or leave the task out"
         )
-    if task.pivot not in languages:
-        raise UserError(
-            f"{task.name}: the probe compares every language with the pivot; "
-            f"add {task.pivot} to --languages"
-        )
+    if _about_pictures(task):
+        image_probe.write_embeddings(task, dataset, backend, folder, languages, limit, progress)
+        return
+    _require_pivot(task, languages)
     members = {tag: list(dataset.samples(tag))[:limit] for tag in languages}
     ids = [sample.id for sample in members[task.pivot]]
     if len(ids) < 2:
         raise UserError(f"{task.name}: a probe needs at least 2 samples; raise --limit")
     for done, language in enumerate(languages, start=1):
         samples = _in_order(task, language, members[language], ids)
-        rows = _rows(language, samples)
-        path = folder / "embeddings" / f"{language}.safetensors"
-        if not _is_done(path, rows):
-            texts = [sample.question for sample in samples]
-            _save(path, _embed(task, backend, texts, language), rows)
+        texts = [sample.question for sample in samples]
+        rows = text_rows(language, samples, texts)
+        path = path_of(folder, language)
+        if not is_done(path, rows):
+            save(path, embed_texts(task, backend, texts, language), rows)
         if progress:
             progress(done * len(ids), len(languages) * len(ids))
 
 
 def score_embeddings(
     task: Task, folder: Path, languages: Sequence[str], labels: Mapping[str, str]
-) -> list[Score]:
-    """Return the scores of every language but the pivot, per layer and for the headline layer.
+) -> Probed:
+    """Return the scores of every language, and per-text statistics of the headline layer.
 
-    Subset "layer=3" is one layer, 0 the embeddings. Subset "" is the headline: the task's
-    `main_subset`, by default the middle layer. It is fixed before anything is measured; the best
-    layer of the test data would flatter the model. Intervals resample concepts with their hits; the
-    pool of candidates stays as it is, since P@1 depends on its size. Raises UserError for missing
-    or unlike files and for a `main_subset` that is no layer.
+    Subset "layer=3" is one layer, 0 the embeddings; "pooled" the mean over all layers. Subset ""
+    is the headline: the task's `main_subset`, by default the middle layer. It is fixed before
+    anything is measured; the best layer of the test data would flatter the model. Intervals of
+    per-text metrics resample concepts with their hits; the pool of candidates stays as it is, since
+    P@1 depends on its size. Raises UserError for missing or unlike files and for a `main_subset`
+    that is no layer.
     """
+    if _about_pictures(task):
+        return image_probe.score_embeddings(task, folder, languages, labels)
     if task.pivot not in languages:
         raise UserError(f"{folder}: no hidden states of the pivot {task.pivot} to compare with")
-    pivot_LND, pivot = _load(folder, task.pivot)
+    pivot_LND, pivot = load(folder, task.pivot)
     headline = headline_layer(task, len(pivot_LND))
     scores: list[Score] = []
+    items: list[Item] = []
+    statistics: dict[str, list[Sequence[float] | None]] = {}
     for language in languages:
-        if language == task.pivot:
-            continue
-        target_LND, target = _load(folder, language)
+        target_LND, target = load(folder, language)
         if target.ids != pivot.ids or len(target_LND) != len(pivot_LND):
             raise UserError(
                 f"{folder}: the hidden states of {language} and {task.pivot} do not belong "
                 "together; remove the folder embeddings and run again"
             )
-        for layer in range(len(pivot_LND)):
-            place = f"layer:{layer}|layers:{len(pivot_LND)}"
-            rows = _score_layer(
-                task, (pivot_LND[layer], pivot), (target_LND[layer], target), place, labels
-            )
-            scores += [_as_subset(row, f"layer={layer}") for row in rows]
-            if layer == headline:
-                scores += rows
-    return scores
+        measured = measure(task, (pivot_LND, pivot), (target_LND, target))
+        for metric, found in measured.items():
+            scores += scores_of(metric, found, target, headline, labels.get(language, "unknown"))
+            if isinstance(found, PerText):
+                statistics.setdefault(metric, []).extend(statistics_of(found, headline))
+        if language != task.pivot:
+            items += items_of(target)
+    return Probed(tuple(scores), tuple(items), statistics)
 
 
-def headline_layer(task: Task, num_layers: int) -> int:
-    """Return the layer of the task's `main_subset`, or the middle one: num_layers // 2.
-
-    `num_layers` counts the embeddings. Raises UserError when `main_subset` names no layer.
-    """
-    if not task.main_subset:
-        return num_layers // 2
-    names = [f"layer={layer}" for layer in range(num_layers)]
-    if task.main_subset not in names:
-        raise unknown("layer", task.main_subset, names, f"{task.path or task.name}: main_subset")
-    return names.index(task.main_subset)
-
-
-def retrieve(
-    x_ND: "np.ndarray",
-    y_ND: "np.ndarray",
-    x_groups: Sequence[int],
-    y_groups: Sequence[int],
-    *,
-    centred: bool = False,
-) -> "tuple[np.ndarray, np.ndarray]":
-    """Return hits_N2 (0 or 1) and nearest_2N of rows that translate each other, x to y, y to x.
-
-    A hit: the nearest neighbour by cosine, of equal ones the first, is the translation. Two
-    concepts with the same text in either language count as hits for each other, since nothing
-    tells them apart: the groups name them.
-    """
+def measure(
+    task: Task, pivot: "tuple[np.ndarray, Rows]", target: "tuple[np.ndarray, Rows]"
+) -> dict[str, Measured]:
+    """Return the task's metrics of one language in every layer; of the pivot those it has alone."""
     import numpy as np
 
-    x_ND, y_ND = _unit(x_ND, centred), _unit(y_ND, centred)
-    nearest_2N = _nearest(x_ND, y_ND)
-    hits_N2 = np.zeros((len(x_ND), 2))
-    for groups in (np.asarray(x_groups), np.asarray(y_groups)):
-        hits_N2 = np.maximum(hits_N2, (groups[nearest_2N] == groups).T)
-    return hits_N2, nearest_2N
+    alone = target[1].language == task.pivot
+    names = [m for m in task.metrics if not alone or m in _OF_ONE_LANGUAGE]
+    layers = []
+    for layer in range(len(pivot[0])):
+        found: dict[str, np.ndarray] = {}
+        for part in (_retrieval, _margins, _similarity, _identity, _geometry):
+            found |= part(names, pivot[0][layer], pivot[1], target[0][layer], target[1])
+        layers.append(found)
+    measured: dict[str, Measured] = {}
+    for name in names:
+        share_LX = np.stack([layer[name] for layer in layers])
+        base, num_texts = name.removesuffix("_floor"), len(target[1].ids)
+        if base in _OF_A_SET:
+            num_texts = min(num_texts, MAX_TEXTS)
+        settings = _settings(base, task.pivot, num_texts)
+        if name != base:
+            measured[name] = Floor(share_LX, settings, num_texts)
+        elif name in _OF_A_SET:
+            measured[name] = PerSet(share_LX, settings, num_texts)
+        else:
+            measured[name] = PerText(share_LX, settings)
+    return measured
 
 
-def precision_at_1(totals: "np.ndarray") -> "np.ndarray":
-    """Return P@1, 0 to 100, for summed [hits averaged over both directions, 1]: (…, 2) to (…)."""
-    return 100 * totals[..., 0] / totals[..., 1]
+def _retrieval(
+    names: Sequence[str], x_ND: "np.ndarray", x: Rows, y_ND: "np.ndarray", y: Rows
+) -> "dict[str, np.ndarray]":
+    if not _any_of(names, "retrieval_p1", "retrieval_p1_centred", "mexa"):
+        return {}
+    from mpm_eval.probes.mexa import mexa_hits
+    from mpm_eval.probes.retrieval import random_hits, retrieve
+    from mpm_eval.probes.vectors import NUM_PAIRINGS, pairings
+
+    groups = x.groups, y.groups
+    hits_N2, nearest_2N = retrieve(x_ND, y_ND, *groups)
+    centred_N2, _ = retrieve(x_ND, y_ND, *groups, centred=True)
+    either_P, both_P = random_hits(nearest_2N, *groups, pairings(len(x_ND), NUM_PAIRINGS))
+    return {
+        "retrieval_p1": hits_N2.mean(axis=1),
+        "retrieval_p1_centred": centred_N2.mean(axis=1),
+        "retrieval_p1_floor": either_P,
+        "mexa": mexa_hits(x_ND, y_ND, *groups),
+        "mexa_floor": both_P,
+    }
 
 
-def random_floor(
-    nearest_2N: "np.ndarray", x_groups: Sequence[int], y_groups: Sequence[int], seed: int = 0
-) -> float:
-    """Return the 95th percentile of P@1, 0 to 100, when concepts are paired at random.
+def _margins(
+    names: Sequence[str], x_ND: "np.ndarray", x: Rows, y_ND: "np.ndarray", y: Rows
+) -> "dict[str, np.ndarray]":
+    if not _any_of(names, "ratio_margin"):
+        return {}
+    from mpm_eval.probes.retrieval import ratio_margin
+    from mpm_eval.probes.vectors import NUM_MATRIX_PAIRINGS, pairings, unit
 
-    The neighbours stay, the translations are shuffled: a model that finds no more than this has
-    not been shown to align anything. Equal texts are hits for each other, as in `retrieve`.
-    """
-    import numpy as np
-
-    rng = np.random.Generator(np.random.PCG64(seed))
-    x, y = np.asarray(x_groups), np.asarray(y_groups)
-    forth, back = nearest_2N
-    N = len(forth)
-    values = np.empty(NUM_PAIRINGS)
-    for index in range(NUM_PAIRINGS):
-        to_y = rng.permutation(N)  # pivot text i is paired with target text to_y[i]
-        to_x = np.empty_like(to_y)
-        to_x[to_y] = np.arange(N)
-        forth_hits = (y[forth] == y[to_y]) | (x[to_x[forth]] == x)
-        back_hits = (x[back] == x[to_x]) | (y[to_y[back]] == y)
-        values[index] = 50 * (forth_hits.mean() + back_hits.mean())
-    return float(np.quantile(values, 0.95))
+    pairing_PN = pairings(len(x_ND), NUM_MATRIX_PAIRINGS)
+    margin_N, floor_P = ratio_margin(unit(x_ND), unit(y_ND), x.groups, y.groups, pairing_PN)
+    return {"ratio_margin": margin_N, "ratio_margin_floor": floor_P}
 
 
-def _score_layer(
-    task: Task,
-    pivot: "tuple[np.ndarray, Rows]",
-    target: "tuple[np.ndarray, Rows]",
-    place: str,
-    labels: Mapping[str, str],
-) -> list[Score]:
-    language, n = target[1].language, len(target[1].ids)
-    # How texts are pooled is the backend's affair; the hash of the model stands for it.
-    settings = f"cosine|directions:2|candidates:{n}|{place}|pooling:backend"
-    scores: list[Score] = []
+def _similarity(
+    names: Sequence[str], x_ND: "np.ndarray", x: Rows, y_ND: "np.ndarray", y: Rows
+) -> "dict[str, np.ndarray]":
+    from mpm_eval.probes import similarity
+    from mpm_eval.probes.vectors import NUM_MATRIX_PAIRINGS, halves, pairings
 
-    def add(metric: str, value: float, ci95: tuple[float, float] | None, how: str) -> None:
-        if metric in task.metrics:
-            label = labels.get(language, "unknown")
-            better = metric != "retrieval_floor"
-            signature = f"{metric}|{settings}|{how}"
-            scores.append(
-                Score(metric, language, value, ci95, n, 0, better, signature, label=label)
-            )
-
-    import numpy as np
-
-    from mpm_eval.stats import estimate
-
-    groups = pivot[1].groups, target[1].groups
-    for metric, centred in (("retrieval_p1", False), ("retrieval_p1_centred", True)):
-        hits_N2, nearest_2N = retrieve(pivot[0], target[0], *groups, centred=centred)
-        stats_N2 = np.column_stack([hits_N2.mean(axis=1), np.ones(n)])
-        found = estimate(stats_N2, target[1].clusters, precision_at_1)
-        assert found.value is not None
-        centring = "centring:language-mean" if centred else "centring:none"
-        add(metric, found.value, found.ci95, f"{centring}|candidates-fixed|{found.method}")
-        if not centred:
-            floor = random_floor(nearest_2N, *groups)
-            add("retrieval_floor", floor, None, f"pairings:{NUM_PAIRINGS}|quantile:0.95|seed:0")
-    return scores
+    x_ND, y_ND = x_ND[:MAX_TEXTS], y_ND[:MAX_TEXTS]
+    mask_NM = halves(y.clusters[:MAX_TEXTS])
+    pairing_PN = pairings(len(x_ND), NUM_MATRIX_PAIRINGS)
+    found: dict[str, np.ndarray] = {}
+    if _any_of(names, "cka"):
+        k_NN, l_NN = similarity.linear_kernel(x_ND), similarity.linear_kernel(y_ND)
+        centred = similarity.u_centred(k_NN), similarity.u_centred(l_NN)
+        found["cka"] = similarity.cka(k_NN, l_NN, mask_NM)
+        found["cka_floor"] = similarity.random_correlations(*centred, pairing_PN)
+    if _any_of(names, "rsa"):
+        r_NN, s_NN = similarity.distance_ranks(x_ND), similarity.distance_ranks(y_ND)
+        found["rsa"] = similarity.rsa(r_NN, s_NN, mask_NM)
+        found["rsa_floor"] = similarity.random_correlations(r_NN, s_NN, pairing_PN)
+    return found
 
 
-def _as_subset(score: Score, subset: str) -> Score:
-    from dataclasses import replace
+def _identity(
+    names: Sequence[str], x_ND: "np.ndarray", x: Rows, y_ND: "np.ndarray", y: Rows
+) -> "dict[str, np.ndarray]":
+    if not _any_of(names, "language_identity"):
+        return {}
+    from mpm_eval.probes.language_identity import language_identity
 
-    return replace(score, subset=subset)
-
-
-def _unit(x_ND: "np.ndarray", centred: bool) -> "np.ndarray":
-    import numpy as np
-
-    x_ND = x_ND.astype(np.float32)
-    # The largest value first: squares of large activations overflow single precision.
-    x_ND = x_ND / max(float(np.abs(x_ND).max()), 1e-30)
-    if centred:
-        x_ND = x_ND - x_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
-    norms = np.linalg.norm(x_ND, axis=1, keepdims=True)
-    unit_ND: np.ndarray = x_ND / np.where(norms > 0, norms, 1)
-    return unit_ND
+    right_N, floor_P = language_identity(x_ND, y_ND, y.clusters)
+    return {"language_identity": right_N, "language_identity_floor": floor_P}
 
 
-def _nearest(x_ND: "np.ndarray", y_ND: "np.ndarray") -> "np.ndarray":
-    """Return nearest_2N, x to y and y to x, of equal ones the first; one product serves both."""
-    import numpy as np
+def _geometry(
+    names: Sequence[str], x_ND: "np.ndarray", x: Rows, y_ND: "np.ndarray", y: Rows
+) -> "dict[str, np.ndarray]":
+    from mpm_eval.probes.geometry import isotropy, mean_cosine
+    from mpm_eval.probes.vectors import halves
 
-    forth: list[np.ndarray] = []
-    best_N, back_N = np.full(len(y_ND), -np.inf), np.zeros(len(y_ND), dtype=np.int64)
-    for start in range(0, len(x_ND), _ROWS):
-        similar_MN = x_ND[start : start + _ROWS] @ y_ND.T
-        forth.append(similar_MN.argmax(axis=1))
-        rows_N = similar_MN.argmax(axis=0)
-        found_N = similar_MN[rows_N, np.arange(len(y_ND))]
-        better_N = found_N > best_N
-        best_N[better_N], back_N[better_N] = found_N[better_N], start + rows_N[better_N]
-    return np.stack([np.concatenate(forth), back_N])
+    mask_NM = halves(y.clusters[:MAX_TEXTS])
+    measures = {"isotropy": isotropy, "mean_cosine": mean_cosine}
+    return {name: measures[name](y_ND[:MAX_TEXTS], mask_NM) for name in names if name in measures}
+
+
+def _settings(metric: str, pivot: str, num_texts: int) -> str:
+    """Return what a signature says of a metric."""
+    from mpm_eval.probes.language_identity import NUM_FOLDS, RIDGE
+    from mpm_eval.probes.retrieval import NUM_NEIGHBOURS
+
+    nearest = f"cosine|directions:2|candidates:{num_texts}"
+    return {
+        "retrieval_p1": f"{nearest}|centring:none|candidates-fixed",
+        "retrieval_p1_centred": f"{nearest}|centring:language-mean|candidates-fixed",
+        "mexa": f"{nearest}|strict|candidates-fixed",
+        "ratio_margin": f"{nearest}|k:{NUM_NEIGHBOURS}|candidates-fixed",
+        "cka": f"linear|hsic:unbiased|texts:{num_texts}",
+        "rsa": f"distance:1-cosine|spearman|texts:{num_texts}",
+        "language_identity": f"ridge:{RIDGE}|folds:{NUM_FOLDS}|against:{pivot}|texts:{num_texts}",
+        "isotropy": f"isoscore|texts:{num_texts}",
+        "mean_cosine": f"different-texts|texts:{num_texts}",
+    }[metric]
+
+
+def _any_of(names: Sequence[str], *metrics: str) -> bool:
+    return any(name.removesuffix("_floor") in metrics for name in names)
+
+
+def _about_pictures(task: Task) -> bool:
+    """Return whether the task's metrics are about pictures; UserError when only some are."""
+    about = [name in IMAGE_PROBE_METRICS for name in task.metrics]
+    if any(about) and not all(about):
+        raise UserError(
+            f"{task.path or task.name}: metrics: '{task.metrics[about.index(True)]}' is about "
+            f"pictures, '{task.metrics[about.index(False)]}' is not; make two tasks of them"
+        )
+    return any(about)
+
+
+def _require_pivot(task: Task, languages: Sequence[str]) -> None:
+    if task.pivot not in languages:
+        raise UserError(
+            f"{task.name}: the probe compares every language with the pivot; "
+            f"add {task.pivot} to --languages"
+        )
 
 
 def _in_order(
@@ -271,80 +287,3 @@ def _in_order(
             f"(first: {(missing or surplus)[0]}); give the same ids in every language"
         )
     return [by_id[name] for name in ids]
-
-
-def _rows(language: str, samples: Sequence[Sample]) -> Rows:
-    texts = [sample.question for sample in samples]
-    first: dict[str, int] = {}
-    groups = tuple(first.setdefault(text, row) for row, text in enumerate(texts))
-    return Rows(
-        language=language,
-        ids=tuple(sample.id for sample in samples),
-        clusters=tuple(sample.cluster for sample in samples),
-        groups=groups,
-        texts_sha256=canonical_sha256(texts),
-    )
-
-
-def _embed(task: Task, backend: Backend, texts: Sequence[str], language: str) -> "np.ndarray":
-    """Return h_LND in float32: half precision overflows at the largest activations of some LLMs."""
-    import numpy as np
-
-    step = max(1, backend.batch_size)
-    parts = [
-        np.asarray(backend.embed(texts[i : i + step], language), dtype=np.float32)
-        for i in range(0, len(texts), step)
-    ]
-    h_LND = np.concatenate(parts, axis=1)
-    if h_LND.ndim != 3 or h_LND.shape[1] != len(texts):
-        raise ValueError(f"{backend.name}: embed gave {h_LND.shape} for {len(texts)} texts")
-    if not np.isfinite(h_LND).all():
-        raise UserError(
-            f"{task.name}: model '{backend.name}' gives hidden states that are not finite in "
-            f"'{language}'; load it in float32 or leave the task out"
-        )
-    return h_LND
-
-
-def _is_done(path: Path, rows: Rows) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        return _read(path)[1] == rows
-    except UserError:
-        return False  # a broken file is written again
-
-
-def _load(folder: Path, language: str) -> "tuple[np.ndarray, Rows]":
-    path = folder / "embeddings" / f"{language}.safetensors"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; run the same command to continue")
-    return _read(path)
-
-
-def _read(path: Path) -> "tuple[np.ndarray, Rows]":
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            h_LND = file.get_tensor(TENSOR)
-        rows = build(Rows, json.loads(metadata[_METADATA]), str(path))
-    except (SafetensorError, KeyError, ValueError):
-        raise UserError(
-            f"{path}: not hidden states of this program; remove it and run again"
-        ) from None
-    if h_LND.ndim != 3 or h_LND.shape[1] != len(rows.ids):
-        raise UserError(f"{path}: {h_LND.shape} for {len(rows.ids)} ids; remove it and run again")
-    return h_LND, rows
-
-
-def _save(path: Path, h_LND: "np.ndarray", rows: Rows) -> None:
-    """Write one file in one step: a reader sees no file, the old one or the new one, whole."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    text = json.dumps(to_jsonable(rows), ensure_ascii=False, sort_keys=True, allow_nan=False)
-    # safetensors writes the memory as it lies: a view in another order would be shuffled.
-    content = save({TENSOR: np.ascontiguousarray(h_LND)}, metadata={_METADATA: text})
-    write_bytes(path, content)

@@ -3,7 +3,7 @@
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,8 @@ class Result:
     scores: tuple[Score, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[Note, ...] = ()
+    control: str = ""  # what was done to the data on purpose; "" for a plain run
+    judging: Mapping[str, Any] = field(default_factory=dict)  # judge, mode, hash of its scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class PredictionLine:
     output: str | None = None  # what the model wrote
     choice: int | None = None  # index of the chosen option, from 0
     option_scores: tuple[OptionScore, ...] = ()
+    ranking: tuple[str, ...] = ()  # ids of candidates, best first
     error: str = ""  # set: the sample failed and is counted, never scored
     prompt: str = ""
     input_sha256: str = ""
@@ -132,11 +135,12 @@ def json_schema(name: str) -> dict[str, Any]:
         schema["properties"]["schema_version"] = {"const": RESULT_SCHEMA_VERSION}
     if name == "prediction":
         schema["properties"]["choice"]["anyOf"][0]["minimum"] = 0
-        # an empty error or an empty list of option scores is the same as none
+        # an empty error or an empty list of scores or ids is the same as none
         schema["anyOf"] = [
             {"required": ["output"], "properties": {"output": {"type": "string"}}},
             {"required": ["choice"], "properties": {"choice": {"type": "integer"}}},
             {"required": ["option_scores"], "properties": {"option_scores": {"minItems": 1}}},
+            {"required": ["ranking"], "properties": {"ranking": {"minItems": 1}}},
             {"required": ["error"], "properties": {"error": {"minLength": 1}}},
         ]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name, **schema}

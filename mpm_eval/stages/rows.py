@@ -26,6 +26,7 @@ class Joined:
 
     sample: Sample
     prediction: Prediction
+    judgement: tuple[float, float] | None = None  # reference, candidate; None: no judge's word
 
     @property
     def failed(self) -> bool:
@@ -40,6 +41,9 @@ class Joined:
             option_scores=self.prediction.option_scores,
             answer=self.sample.answer,
             closed=self.sample.closed,
+            judgement=self.judgement,
+            ranking=self.prediction.ranking,
+            cluster=self.sample.cluster,
         )
 
     def within(self, subset: str) -> bool:
@@ -71,7 +75,8 @@ def measure(metric: Metric, language: str, label: str, joined: Sequence[Joined])
     import numpy as np
 
     counted = tuple(j for j in joined if metric.applies(j.item))
-    scored = tuple(j for j in counted if not j.failed)
+    judged = getattr(metric, "judged", False)
+    scored = tuple(j for j in counted if not (j.failed or (judged and j.judgement is None)))
     statistics_NS = np.zeros((0, 0))
     least = getattr(metric, "min_items", 1)
     if 0 < len(scored) < least:
@@ -92,7 +97,7 @@ def statistics_rows(
     """
     found: dict[tuple[str, str], Sequence[float]] = {}
     for one in measured.values():
-        found |= {j.sample.key: () for j in one.joined if j.failed}
+        found |= {j.sample.key: () for j in one.joined}  # what is not scored has failed
         found |= {j.sample.key: row for j, row in zip(one.scored, one.statistics, strict=True)}
     return [found.get(j.sample.key) for j in joined]
 
@@ -125,7 +130,6 @@ def score_rows(measured: Measured, names: Sequence[str]) -> list[Score]:
     for name in names:
         members = [j for j in measured.joined if j.within(name)]
         picked = [i for i, j in enumerate(measured.scored) if j.within(name)]
-        failed = sum(j.failed for j in members)
         if not members:
             continue  # e.g. a metric of closed questions in a category that has none
         value, ci95, method = None, None, "ci:none,no-samples"
@@ -143,7 +147,7 @@ def score_rows(measured: Measured, names: Sequence[str]) -> list[Score]:
                 value=value,
                 ci95=ci95,
                 n=len(picked),
-                n_failed=failed,
+                n_failed=len(members) - len(picked),
                 higher_is_better=measured.metric.higher_is_better,
                 signature=f"{measured.signature}|{method}",
                 subset=name,
@@ -164,6 +168,26 @@ def metric_notes(measured: Measured) -> list[Note]:
     references = sorted({j.sample.references[0] for j in measured.joined})
     error = reference_error_rate({language: references})[language]
     return [Note(name, language, "", "fidelity_reference_error", error)]
+
+
+def prompt_notes(scores: Sequence[Score], metric: str) -> list[Note]:
+    """Return, per language, the metric under the worst paraphrase and the spread over them.
+
+    The subsets of paraphrases are "category=prompt 1" and so on; the plain row is their mean.
+    """
+    by_language: dict[str, list[Score]] = {}
+    for score in scores:
+        if score.metric == metric and score.subset.startswith("category=prompt "):
+            by_language.setdefault(score.language, []).append(score)
+    notes = []
+    for language, members in by_language.items():
+        values = [score.value for score in members if score.value is not None]
+        if len(values) == len(members):
+            worst = min(values) if members[0].higher_is_better else max(values)
+            spread = max(values) - min(values)
+            notes.append(Note(metric, language, "", "worst_prompt", worst))
+            notes.append(Note(metric, language, "", "prompt_spread", spread))
+    return notes
 
 
 def transfer_rows(

@@ -1,12 +1,12 @@
 """Read a run folder: its manifest, the task and data it was made from, predictions with samples."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mpm_eval.data import Dataset, open_dataset
-from mpm_eval.errors import UserError
+from mpm_eval.errors import UserError, unknown
 from mpm_eval.schema import Prediction, Sample, Task, TrainingRecord
 from mpm_eval.stages.ingest import unknown_sample
 from mpm_eval.stages.result_schema import DataIdentity, ModelIdentity
@@ -37,6 +37,7 @@ class Manifest:
     languages: tuple[str, ...]
     training_record: TrainingRecord | None
     versions: Mapping[str, str]
+    control: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,18 @@ def task_folders(run: Path) -> list[Path]:
     return folders
 
 
+def chosen_folders(run: Path, tasks: Sequence[str] | None) -> list[Path]:
+    """Return the task folders of a run, those of `tasks` where they are given.
+
+    Raises UserError for a task that the run does not have.
+    """
+    folders = {folder.name: folder for folder in task_folders(run)}
+    for name in tasks or ():
+        if name not in folders:
+            raise unknown("task", name, folders, str(run))
+    return list(folders.values()) if tasks is None else [folders[name] for name in tasks]
+
+
 def open_task_folder(folder: Path) -> Opened:
     """Return the manifest, the current task file and the data of a task folder.
 
@@ -78,6 +91,10 @@ def open_task_folder(folder: Path) -> Opened:
     content = read_json(path)
     known = {item.name for item in fields(Manifest)}
     manifest = build(Manifest, {k: v for k, v in content.items() if k in known}, str(path))
+    if manifest.model.spec == "import":
+        raise UserError(
+            f"{folder}: imported from another program, without its data; its scores are final"
+        )
     made_with = build(Task, read_json(folder / "task.json"), str(folder / "task.json"))
     user_file = bool(made_with.path) and Path(made_with.path).is_file()
     task = load_task(made_with.path if user_file else manifest.task.name)
@@ -87,7 +104,7 @@ def open_task_folder(folder: Path) -> Opened:
             f"(version {manifest.task.version} then, {task.version} now); "
             "run the task again in a new folder"
         )
-    dataset = open_dataset(task)
+    dataset = open_dataset(task, manifest.control)
     if dataset.sha256 != manifest.data.sha256:
         raise UserError(
             f"{folder}: the data of task '{task.name}' have changed since the run; "

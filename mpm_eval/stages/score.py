@@ -11,6 +11,7 @@ from mpm_eval.items import Item, Items, output_sha256, write_items
 from mpm_eval.metrics import load_metric
 from mpm_eval.schema import RESULT_SCHEMA_VERSION, Score, Task
 from mpm_eval.stages.ingest import write_run
+from mpm_eval.stages.judge import Judged, needs_judge, read_judged
 from mpm_eval.stages.result_schema import (
     Note,
     Result,
@@ -24,15 +25,18 @@ from mpm_eval.stages.rows import (
     Rows,
     measure,
     metric_notes,
+    prompt_notes,
     score_rows,
     statistics_rows,
     subsets,
     transfer_rows,
 )
 from mpm_eval.stages.run_folder import Manifest, Opened, join, open_task_folder, task_folders
+from mpm_eval.store import to_line
 from mpm_eval.strict import (
     canonical_sha256,
     file_sha256,
+    rounded,
     to_jsonable,
     write_json,
 )
@@ -71,43 +75,35 @@ def score_predictions(
 def _score_folder(folder: Path) -> dict[str, Any]:
     opened = open_task_folder(folder)
     if opened.task.kind == "probe":
-        result = _probe_result(opened)
+        result, items = _probe_result(opened)
     else:
         result, items = _item_result(opened)
-        write_items(folder / ITEMS_FILE, items)
-    content: dict[str, Any] = _rounded(to_jsonable(result))
+    write_items(folder / ITEMS_FILE, items)
+    content: dict[str, Any] = rounded(to_jsonable(result))
     write_json(folder / "result.json", content)
     return content
-
-
-def _rounded(value: Any) -> Any:
-    """Return JSON with 12 significant digits: the last bits of a sum differ between processors."""
-    if isinstance(value, float):
-        return float(f"{value:.12g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def _item_result(opened: Opened) -> tuple[Result, Items]:
     task = opened.task
     joined = join(opened)
+    judged = read_judged(opened.folder, joined) if needs_judge(task) else None
+    if judged:
+        joined = {tag: [judged.joined(j) for j in members] for tag, members in joined.items()}
     labels = _labels(opened.manifest)
     members = [j for tag in joined for j in joined[tag]]
     parts: list[Rows] = []
     statistics = {}
     for name in task.metrics:
-        measured, rows = _score_metric(task, name, joined, labels)
+        measured, rows = _score_metric(task, name, joined, labels, judged)
         parts.append(rows)
+        if name == task.main_metric and task.paraphrases:
+            parts.append(Rows(notes=tuple(prompt_notes(rows.scores, name))))
         if name == task.main_metric and task.pivot in joined:
-            parts += [
-                transfer_rows(measured.get(task.pivot), measured.get(tag), tag, task.main_subset)
-                for tag in joined
-                if tag != task.pivot
-            ]
+            parts += [_transfer(task, measured, tag) for tag in joined if tag != task.pivot]
         statistics[name] = statistics_rows(members, measured)
     predictions = sorted((j.prediction for j in members), key=lambda p: p.key)
-    digest = canonical_sha256(to_jsonable(predictions))
+    digest = canonical_sha256([to_line(prediction) for prediction in predictions])
     result = _result(
         opened,
         [score for part in parts for score in part.scores],
@@ -116,20 +112,37 @@ def _item_result(opened: Opened) -> tuple[Result, Items]:
         num_samples=len(predictions),
         num_failed=sum(bool(p.error) for p in predictions),
         predictions_sha256=digest,
+        judging=judged.record() if judged else None,
     )
     return result, Items(tuple(map(_item, members)), statistics, digest)
 
 
+def _transfer(task: Task, measured: Mapping[str, Measured], language: str) -> Rows:
+    pivot, target = measured.get(task.pivot), measured.get(language)
+    if getattr(load_metric(task.main_metric), "judged", False):
+        reason = "a judge's scores are relative to the references of their own language"
+        return Rows(skipped=(Skipped("transfer_gap", language, reason),))
+    return transfer_rows(pivot, target, language, task.main_subset)
+
+
 def _score_metric(
-    task: Task, name: str, joined: Mapping[str, Sequence[Joined]], labels: Mapping[str, str]
+    task: Task,
+    name: str,
+    joined: Mapping[str, Sequence[Joined]],
+    labels: Mapping[str, str],
+    judged: Judged | None,
 ) -> tuple[dict[str, Measured], Rows]:
     """Return the metric's statistics by language, and its rows in every language and subset."""
+    from mpm_eval.metrics.judged import RelativeScore
+
     metric = load_metric(name)
     if task.kind not in metric.kinds:
         raise UserError(
             f"{task.path or task.name}: metrics: '{name}' cannot score kind '{task.kind}', "
             f"only {', '.join(sorted(metric.kinds))}; remove it"
         )
+    if judged and isinstance(metric, RelativeScore):
+        metric = metric.judged_by(judged.judging.signature)
     measured: dict[str, Measured] = {}
     scores: list[Score] = []
     skipped: list[Skipped] = []
@@ -143,8 +156,11 @@ def _score_metric(
             skipped.append(Skipped(name, tag, found.too_few))
         elif not found.joined:
             skipped.append(Skipped(name, tag, "the metric applies to no sample"))
-        scores += score_rows(found, subsets((j.sample for j in members), task.main_subset))
+        names = subsets((j.sample for j in members), task.main_subset)
+        scores += score_rows(found, names)
         notes += metric_notes(found)
+        if judged and isinstance(metric, RelativeScore):
+            notes += judged.notes(found, names)
     return measured, Rows(tuple(scores), tuple(skipped), tuple(notes))
 
 
@@ -158,11 +174,13 @@ def _item(member: Joined) -> Item:
         cell=sample.cell,
         error=prediction.error,
         input_sha256=prediction.input_sha256[:16],
-        output_sha256=output_sha256(prediction.output, prediction.option_scores),
+        output_sha256=output_sha256(
+            "\n".join(prediction.ranking) or prediction.output, prediction.option_scores
+        ),
     )
 
 
-def _probe_result(opened: Opened) -> Result:
+def _probe_result(opened: Opened) -> tuple[Result, Items]:
     from mpm_eval.stages.probe import score_embeddings
 
     languages = opened.manifest.languages
@@ -173,17 +191,20 @@ def _probe_result(opened: Opened) -> Result:
             f"{opened.folder}: no hidden states for {', '.join(missing)}; "
             "run the same command to continue"
         )
-    scores = score_embeddings(opened.task, opened.folder, list(languages), _labels(opened.manifest))
-    digests = {file.name: file_sha256(file) for file in files if file.stem in languages}
-    return _result(
+    probed = score_embeddings(opened.task, opened.folder, list(languages), _labels(opened.manifest))
+    # a file of pictures belongs to every language
+    read = (*languages, "images")
+    digest = canonical_sha256({f.name: file_sha256(f) for f in files if f.stem in read})
+    result = _result(
         opened,
-        scores,
+        probed.scores,
         [],
         [],
         num_samples=sum(len(members) for members in opened.samples().values()),
-        num_failed=0,
-        predictions_sha256=canonical_sha256(digests),
+        num_failed=sum(bool(item.error) for item in probed.items),
+        predictions_sha256=digest,
     )
+    return result, Items(probed.items, probed.statistics, digest)
 
 
 def _labels(manifest: Manifest) -> dict[str, str]:
@@ -199,6 +220,7 @@ def _result(
     num_samples: int,
     num_failed: int,
     predictions_sha256: str,
+    judging: Mapping[str, Any] | None = None,
 ) -> Result:
     manifest, task = opened.manifest, opened.task
     record = manifest.training_record
@@ -230,6 +252,8 @@ def _result(
         scores=tuple(sorted(scores, key=lambda s: (s.metric, s.language, s.subset))),
         skipped=tuple(sorted(skipped, key=lambda s: (s.metric, s.language))),
         notes=tuple(sorted(notes, key=lambda n: (n.metric, n.language, n.subset, n.name))),
+        control=manifest.control,
+        judging=judging or {},
     )
 
 

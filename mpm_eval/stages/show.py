@@ -10,28 +10,56 @@ from mpm_eval.metrics import load_metric
 from mpm_eval.schema import Score
 from mpm_eval.stages.result_schema import Result, load_result
 from mpm_eval.stages.rows import TRANSFER_METRICS, Joined
-from mpm_eval.stages.run_folder import join, open_task_folder, task_folders
+from mpm_eval.stages.run_folder import chosen_folders, join, open_task_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from mpm_eval.stages.lost import LostList
+
 NUM_SAMPLES = 10
 MAX_FAILURES = 20
 MAX_CHARACTERS = 60
 
 # metric that says of one sample whether it is right; a probe has no samples
-_VERDICT_METRICS = {"choose": "accuracy", "generate": "exact_match"}
+_VERDICT_METRICS = {
+    "choose": "accuracy",
+    "generate": "exact_match",
+    "retrieve": "recall_at_1",
+}
 
 
-def print_run(run: Path, console: "Console") -> None:
-    """Print every task of a scored run.
+# note -> what it says beside the score
+_SHOWN_NOTES = {
+    "fidelity_reference_error": "of the references, fidelity takes for another language",
+    "worst_prompt": "with the worst of the prompts,",
+    "prompt_spread": "between the best and the worst prompt,",
+}
+
+
+def print_lost(lists: "Sequence[LostList]", console: "Console") -> None:
+    """Print what is lost in translation: counts, then one line per sample."""
+    for found in lists:
+        share = f"{len(found.lost)} of {found.num_right_in_pivot}"
+        head = f"{found.task}, {found.language}: {share} right in the pivot language are lost"
+        console.print(plain(head), style="bold")
+        table = _table(console, "sample", "pivot answer", "answer", "reference")
+        for one in found.lost:
+            cells = (one.id, one.pivot_output, one.output, one.reference)
+            table.add_row(*(plain(cell, MAX_CHARACTERS) for cell in cells))
+        if found.lost:
+            console.print(table)
+
+
+def print_run(run: Path, console: "Console", tasks: Sequence[str] | None = None) -> None:
+    """Print every task of a scored run, or those of `tasks`.
 
     Text of models and data is shown as it is, without markup or control characters. Raises
     UserError when the run has not been scored.
     """
-    for folder in task_folders(run):
+    for folder in chosen_folders(run, tasks):
         path = folder / "result.json"
         if not path.is_file():
             raise UserError(f"{folder}: not scored yet; score it with: mpm-eval score {run}")
@@ -71,6 +99,10 @@ def _print_scores(result: Result, console: "Console") -> None:
     console.print(table)
     if transfer.row_count:
         console.print(transfer)
+    for note in result.notes:
+        if note.name in _SHOWN_NOTES and note.value is not None:
+            value = f"{note.value:.1f} %"
+            console.print(plain(f"{note.language}: {_SHOWN_NOTES[note.name]} {value}"))
     for skipped in result.skipped:
         console.print(plain(f"{skipped.metric}, {skipped.language}: not scored, {skipped.reason}"))
 

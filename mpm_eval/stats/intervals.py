@@ -7,7 +7,7 @@ Shapes: N items, S statistics, C clusters, B resamples.
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypedDict
@@ -77,20 +77,25 @@ def bootstrap(
     Efron & Tibshirani 1993, chapter 6, with clusters as units. NaN where a resample has no value.
     The draws depend on C, `num_resamples` and `seed` alone, so equal calls share their resamples.
     """
-    sums_CS = _checked(sums_CS)
+    sums_CS = checked(sums_CS)
     if num_resamples < 1:
         raise ValueError(f"stats: num_resamples must be at least 1, got {num_resamples}")
-    C = len(sums_CS)
+    values = [
+        np.asarray(aggregate(counts_BC.astype(np.float64) @ sums_CS), dtype=np.float64)
+        for counts_BC in resample_counts(len(sums_CS), num_resamples, seed)
+    ]
+    return np.concatenate(values)
+
+
+def resample_counts(C: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield counts_BC, how often each cluster is in each resample, some of the B at a time."""
     rows = max(1, _CHUNK_CELLS // C)
     kept = num_resamples * C <= _CACHED_CELLS
     counts_BC = _cached_counts(C, num_resamples, seed) if kept else None
     rng = np.random.Generator(np.random.PCG64(seed))
-    values: list[np.ndarray] = []
     for start in range(0, num_resamples, rows):
         size = min(rows, num_resamples - start)
-        part = _draw(rng, size, C) if counts_BC is None else counts_BC[start : start + size]
-        values.append(np.asarray(aggregate(part.astype(np.float64) @ sums_CS), dtype=np.float64))
-    return np.concatenate(values)
+        yield _draw(rng, size, C) if counts_BC is None else counts_BC[start : start + size]
 
 
 def interval(values_B: np.ndarray, alpha: float = ALPHA) -> tuple[float, float] | None:
@@ -125,6 +130,22 @@ def wilson(k: float, n: int, alpha: float = ALPHA) -> tuple[float, float]:
     # Rounding may leave 1e-17 where the ends are exact.
     low = 0.0 if k == 0 else max(0.0, centre - half)
     high = 1.0 if k == n else min(1.0, centre + half)
+    return low, high
+
+
+def clopper_pearson(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the exact interval (1934) for k hits in n independent trials, as shares 0 to 1.
+
+    Never covers less than 1 - alpha, so it is wider than Wilson's. Raises ValueError unless
+    0 <= k <= n and n > 0.
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise ValueError(f"stats: {k} hits in {n} trials")
+    check_level(alpha)
+    from scipy.special import betaincinv
+
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, alpha / 2))
+    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha / 2))
     return low, high
 
 
@@ -179,7 +200,7 @@ def paired(
     bootstrap's own: twice the smaller share of resampled gaps on one side of 0 (but for one
     resample below 0.05 where the interval leaves 0 out). Raises ValueError for different shapes.
     """
-    sums_CS_a, sums_CS_b = _checked(sums_CS_a), _checked(sums_CS_b)
+    sums_CS_a, sums_CS_b = checked(sums_CS_a), checked(sums_CS_b)
     if sums_CS_a.shape != sums_CS_b.shape:
         raise ValueError(
             f"stats: paired sums of shapes {sums_CS_a.shape} and {sums_CS_b.shape}; "
@@ -207,7 +228,14 @@ def paired(
     }
 
 
-def _checked(sums_CS: np.ndarray) -> np.ndarray:
+def check_level(alpha: float) -> None:
+    """Raise ValueError unless 0 < alpha < 1."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"stats: a level of {alpha}, between 0 and 1 expected")
+
+
+def checked(sums_CS: np.ndarray) -> np.ndarray:
+    """Return sums_CS as 64-bit floats; ValueError for another shape or no clusters."""
     sums_CS = np.asarray(sums_CS, dtype=np.float64)
     if sums_CS.ndim != 2 or len(sums_CS) == 0:
         raise ValueError(f"stats: sums of shape (C, S), C > 0, expected, got {sums_CS.shape}")
@@ -247,7 +275,8 @@ def _share(stats_NS: np.ndarray, aggregate: Aggregate) -> float | None:
     """Return the share of items whose first statistic is 1; None unless that is a proportion.
 
     It is one when each item's first statistic is 0 or 1 and the metric is a straight, rising line
-    in their sum, the other sums held, that ends at 100: the lengths in BLEU, say, make none.
+    in their sum, the other sums held, that ends at 100, or at 1 on the scale of many other
+    programs: the lengths in BLEU, say, make none.
     """
     first_N = stats_NS[:, 0]
     if not np.isin(first_N, (0.0, 1.0)).all():
@@ -259,7 +288,8 @@ def _share(stats_NS: np.ndarray, aggregate: Aggregate) -> float | None:
     steps = np.diff(values_K)
     if np.isnan(values_K).any() or steps[0] <= 0 or not np.allclose(steps, steps[0], rtol=1e-9):
         return None
-    return float(first_N.mean()) if math.isclose(values_K[-1], 100.0) else None
+    ends_full = any(math.isclose(values_K[-1], end) for end in (1.0, 100.0))
+    return float(first_N.mean()) if ends_full else None
 
 
 def _retained(a: float | None, b: float | None, pivot: Estimate) -> float | None:

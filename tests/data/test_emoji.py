@@ -17,10 +17,10 @@ from mpm_eval.data.emoji import (
 )
 from mpm_eval.data.emoji_text import open_emoji_text
 from mpm_eval.errors import CorruptImage, UserError
-from mpm_eval.languages import LANGUAGES
+from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.schema import Sample, Task
 
-ALL = tuple(LANGUAGES)
+ALL = EMOJI_LANGUAGES
 MakeTask = Callable[..., Task]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpm_eval.languages import LANGUAGES
+from mpm_eval.languages import EMOJI_LANGUAGES as LANGUAGES
 from mpm_eval.metrics import Item
 from mpm_eval.metrics.fidelity import Fidelity, identify, main_script, reference_error_rate
 
@@ -129,3 +129,11 @@ def test_the_error_rate_of_a_language_without_references_raises() -> None:
 def test_a_word_that_the_identifier_knows_nothing_of_gives_no_language() -> None:
     # all candidates have the same score, so the first would win by its place in the alphabet
     assert identify("ant", LANGUAGES) is None
+
+
+def test_the_languages_that_a_text_is_told_apart_from_are_part_of_the_signature() -> None:
+    # a language added to the project must not change what committed results say
+    assert "|candidates:en,zh,de,fr,es,pt,it,nl,ja,ko,ru,ar,hi,sw,tr,vi|" in Fidelity().signature(
+        "de"
+    )
+    assert not Fidelity().supports("cs")

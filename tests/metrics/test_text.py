@@ -3,7 +3,7 @@
 import pytest
 
 from mpm_eval.metrics import Item
-from mpm_eval.metrics.text import Contains, ExactMatch, contains
+from mpm_eval.metrics.text import Contains, ExactMatch, ExactMatchRaw, contains
 
 
 def exact(output: str, *references: str, language: str = "en") -> float:
@@ -65,3 +65,11 @@ def test_references_are_found_as_whole_words(
     output: str, reference: str, language: str, expected: bool
 ) -> None:
     assert contains(output, reference, language) is expected
+
+
+def test_raw_exact_match_forgives_nothing() -> None:
+    metric = ExactMatchRaw()
+    outputs = ("yes", "Yes", "yes ", "yes.", "computer mouse", "")
+    items = [Item(output, ("yes", "computer mouse"), "de") for output in outputs]
+    assert metric.statistics(items, "de")[:, 0].tolist() == [1, 0, 0, 0, 1, 0]
+    assert metric.applies(Item("x", ("y",), "de"))

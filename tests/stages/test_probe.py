@@ -1,4 +1,4 @@
-"""The probe: files of hidden states, retrieval against a slow oracle, floor, headline layer."""
+"""The probe: files of hidden states, layers and pooled, floors, intervals, items."""
 
 import dataclasses
 import json
@@ -11,21 +11,32 @@ import numpy as np
 import pytest
 
 from mpm_eval.errors import UserError
+from mpm_eval.metrics import PROBE_METRICS
 from mpm_eval.schema import Sample, Score, Task, TrainingRecord
-from mpm_eval.stages.probe import (
-    NUM_PAIRINGS,
-    headline_layer,
-    precision_at_1,
-    random_floor,
-    retrieve,
-    score_embeddings,
-    write_embeddings,
-)
+from mpm_eval.stages.probe import score_embeddings, write_embeddings
+from mpm_eval.stages.probe_scores import Probed, headline_layer, percent
 from mpm_eval.strict import file_sha256
 
 LANGUAGES = ("en", "zh", "de")
 NUM_LAYERS, NUM_TEXTS, DIMENSION = 5, 40, 16
-METRICS = ("retrieval_p1", "retrieval_p1_centred", "retrieval_floor")
+METRICS = (
+    "retrieval_p1",
+    "retrieval_p1_floor",
+    "retrieval_p1_centred",
+    "ratio_margin",
+    "ratio_margin_floor",
+    "mexa",
+    "mexa_floor",
+    "cka",
+    "cka_floor",
+    "rsa",
+    "rsa_floor",
+    "language_identity",
+    "language_identity_floor",
+    "isotropy",
+    "mean_cosine",
+)
+ALONE = ("isotropy", "mean_cosine")
 
 
 def make_task(**changes: Any) -> Task:
@@ -79,7 +90,7 @@ class Vectors:
     def generate(self, requests: Any) -> Any:
         raise AssertionError("a probe generates nothing")
 
-    choose = generate
+    choose = embed_images = generate
 
     def embed(self, texts: Sequence[str], language: str) -> np.ndarray:
         self.calls.append((language, len(texts)))
@@ -112,8 +123,20 @@ def write(folder: Path, backend: Vectors | None = None, **changes: Any) -> Vecto
     return backend
 
 
-def scores_of(folder: Path, **changes: Any) -> list[Score]:
+def probed(folder: Path, **changes: Any) -> Probed:
     return score_embeddings(make_task(**changes), folder, LANGUAGES, {"zh": "zero-shot"})
+
+
+def scores_of(folder: Path, **changes: Any) -> tuple[Score, ...]:
+    return probed(folder, **changes).scores
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Probed:
+    """What is found on the default backend and task."""
+    folder = tmp_path_factory.mktemp("found")
+    write(folder)
+    return probed(folder)
 
 
 def pick(scores: Sequence[Score], metric: str, language: str, subset: str) -> Score:
@@ -230,173 +253,43 @@ def test_one_sample_is_refused_since_retrieval_would_be_perfect(tmp_path: Path) 
 def test_states_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     class Overflowing(Vectors):
         def embed(self, texts: Sequence[str], language: str) -> np.ndarray:
-            return super().embed(texts, language) * np.float32(np.inf)
+            h_LND = super().embed(texts, language)
+            h_LND[3, -1, 0] = np.nan
+            return h_LND
 
-    with pytest.raises(UserError, match="not finite in 'en'"):
+    with pytest.raises(UserError, match="not finite in 'en', first in layer 3; load it in float32"):
         write(tmp_path, Overflowing())
-
-
-# --- retrieval
-
-
-def slow_hits(x_ND: np.ndarray, y_ND: np.ndarray) -> list[float]:
-    """Return hits from x to y by three lines of Python."""
-
-    def cosine(a: np.ndarray, b: np.ndarray) -> float:
-        return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-    found = [max(range(len(y_ND)), key=lambda j: cosine(x, y_ND[j])) for x in x_ND]
-    return [float(j == i) for i, j in enumerate(found)]
-
-
-@pytest.mark.parametrize("centred", [False, True])
-def test_hits_in_both_directions_equal_a_slow_oracle(centred: bool) -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(50, 8)) + 3
-    y = x + 0.8 * rng.normal(size=(50, 8)) - 5
-    hits_N2, _ = retrieve(x, y, range(50), range(50), centred=centred)
-    if centred:
-        x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    assert hits_N2[:, 0].tolist() == slow_hits(x, y)
-    assert hits_N2[:, 1].tolist() == slow_hits(y, x)
-    assert 0 < hits_N2.mean() < 1
-
-
-def test_a_hub_is_a_hit_in_one_direction_only() -> None:
-    # both x find the first y; each y finds its own x
-    x = np.array([[1.0, 0.0], [0.8, 0.6]])
-    y = np.array([[0.95, 0.31], [0.0, 1.0]])
-    hits_N2, nearest_2N = retrieve(x, y, range(2), range(2))
-    assert nearest_2N.tolist() == [[0, 0], [0, 1]]
-    assert hits_N2.T.tolist() == [[1, 0], [1, 1]]
-
-
-def test_three_texts_give_the_value_counted_by_hand() -> None:
-    # x to y finds 0, 0, 2 (two right), y to x finds 0, 2, 2 (two right): 4 of 6
-    x = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
-    y = np.array([[1.0, 0.0], [0.4, 0.6], [0.0, 1.0]])
-    hits_N2, nearest_2N = retrieve(x, y, range(3), range(3))
-    assert nearest_2N.tolist() == [[0, 0, 2], [0, 2, 2]]
-    stats_N2 = np.column_stack([hits_N2.mean(axis=1), np.ones(3)])
-    assert precision_at_1(stats_N2.sum(axis=0)) == pytest.approx(200 / 3)
-
-
-def test_random_vectors_stay_near_one_in_n_and_planted_translations_are_all_found() -> None:
-    rng = np.random.default_rng(6)
-    x = rng.normal(size=(300, 32))
-    planted, _ = retrieve(x, x + 0.05 * rng.normal(size=x.shape), range(300), range(300))
-    assert planted.mean() == 1
-    hits_N2, nearest_2N = retrieve(x, rng.normal(size=x.shape), range(300), range(300))
-    assert 100 * hits_N2.mean() <= random_floor(nearest_2N, range(300), range(300)) < 2
-
-
-def test_of_equal_neighbours_the_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpm_eval.stages.probe._ROWS", 1)
-    same = np.ones((4, 2))
-    assert retrieve(same, same, range(4), range(4))[1].tolist() == [[0] * 4] * 2
-
-
-def test_equal_texts_in_either_language_are_hits_for_each_other() -> None:
-    x = np.eye(3)
-    y = np.eye(3)[[1, 0, 2]]  # the first two are swapped
-    assert retrieve(x, y, range(3), range(3))[0].mean(axis=1).tolist() == [0, 0, 1]
-    assert retrieve(x, y, (0, 0, 2), range(3))[0].mean() == 1
-    assert retrieve(x, y, range(3), (0, 0, 2))[0].mean() == 1
-
-
-def test_centring_undoes_a_shift_by_language() -> None:
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(60, 8))
-    y = x + 100 * rng.normal(size=8)
-    uncentred, _ = retrieve(x, y, range(60), range(60))
-    centred, _ = retrieve(x, y, range(60), range(60), centred=True)
-    assert uncentred.mean() < 0.5
-    assert centred.mean() == 1
-
-
-def test_the_length_of_vectors_does_not_matter_even_at_the_edge_of_single_precision() -> None:
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(30, 8)).astype(np.float32)
-    for scale in (1e-30, 1e30):
-        hits_N2, _ = retrieve(x * np.float32(scale), x, range(30), range(30))
-        assert hits_N2.mean() == 1
-
-
-def test_a_vector_of_zeros_is_far_from_all_and_spoils_no_other() -> None:
-    x, y = np.eye(3), np.eye(3)
-    y[1] = 0
-    hits_N2, _ = retrieve(x, y, range(3), range(3))
-    assert hits_N2[:, 0].tolist() == [1, 0, 1]
-
-
-def test_rows_may_be_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(3)
-    x, y = rng.normal(size=(50, 4)), rng.normal(size=(50, 4))
-    whole = retrieve(x, y, range(50), range(50))[1]
-    monkeypatch.setattr("mpm_eval.stages.probe._ROWS", 7)
-    np.testing.assert_array_equal(retrieve(x, y, range(50), range(50))[1], whole)
-
-
-def test_precision_is_a_percentage_and_keeps_leading_dimensions() -> None:
-    totals = np.array([[[1.5, 2.0], [0.0, 2.0]]])
-    assert precision_at_1(totals).tolist() == [[75.0, 0.0]]
-
-
-def test_the_floor_is_the_95th_percentile_of_random_pairings() -> None:
-    rng = np.random.default_rng(4)
-    nearest = np.stack([rng.integers(0, 100, 100), rng.integers(0, 100, 100)])
-    floor = random_floor(nearest, range(100), range(100))
-    # each direction hits about Poisson(1) times in 100: the mean of two has its 95 % at 2 or 2.5
-    assert 1.5 <= floor <= 3.0
-    assert floor == random_floor(nearest, range(100), range(100)) and isinstance(floor, float)
-
-
-def test_the_floor_of_two_concepts_is_all() -> None:
-    assert random_floor(np.array([[0, 1], [0, 1]]), range(2), range(2)) == 100
-
-
-def test_the_floor_counts_equal_texts_as_retrieval_does() -> None:
-    rng = np.random.default_rng(5)
-    nearest, x_groups, y_groups = rng.integers(0, 60, (2, 60)), range(60), np.arange(60) // 10
-    oracle = []
-    pairings = np.random.Generator(np.random.PCG64(0))
-    for _ in range(NUM_PAIRINGS):
-        pairing = pairings.permutation(60).tolist()
-        there = [y_groups[nearest[0, i]] == y_groups[pairing[i]] for i in range(60)]
-        back = [y_groups[pairing[nearest[1, j]]] == y_groups[j] for j in range(60)]
-        oracle.append(50 * (np.mean(there) + np.mean(back)))
-    floor = random_floor(nearest, x_groups, y_groups)
-    assert floor == pytest.approx(float(np.quantile(oracle, 0.95)))
-    # the languages change places, their neighbours too
-    assert random_floor(nearest[::-1], [0] * 60, x_groups) == 100
-    assert floor > random_floor(nearest, range(60), range(60)) + 10
 
 
 # --- scoring
 
 
-def test_every_layer_and_language_but_the_pivot_gets_rows(tmp_path: Path) -> None:
-    write(tmp_path)
-    scores = scores_of(tmp_path)
-    subsets = {"", *(f"layer={layer}" for layer in range(NUM_LAYERS))}
+def test_every_layer_and_language_gets_rows_and_the_pivot_those_it_has_alone(found: Probed) -> None:
+    scores = found.scores
+    subsets = {"", "pooled", *(f"layer={layer}" for layer in range(NUM_LAYERS))}
     expected = {(m, tag, s) for m in METRICS for tag in ("zh", "de") for s in subsets}
+    expected |= {(m, "en", s) for m in ALONE for s in subsets}
     assert {(s.metric, s.language, s.subset) for s in scores} == expected
     assert len(scores) == len(expected)
     assert all((s.n, s.n_failed) == (NUM_TEXTS, 0) for s in scores)
     assert {s.label for s in scores if s.language == "zh"} == {"zero-shot"}
     assert {s.label for s in scores if s.language == "de"} == {"unknown"}
     for score in scores:
-        assert score.value is not None and 0 <= score.value <= 100
+        low, high = PROBE_METRICS[score.metric].range
+        assert score.value is not None and low <= score.value <= high
         assert " " not in score.signature and score.signature.startswith(score.metric)
-        assert score.higher_is_better is (score.metric != "retrieval_floor")
+        assert (score.ci95 is None) is score.metric.endswith("_floor")
+        if score.ci95:
+            assert score.ci95[0] <= score.value <= score.ci95[1]
+    lower = {s.metric for s in scores if not s.higher_is_better and s.ci95}
+    assert lower == {"language_identity", "mean_cosine"}
 
 
-def test_deeper_layers_of_a_model_that_aligns_score_higher(tmp_path: Path) -> None:
-    write(tmp_path)
-    scores = scores_of(tmp_path)
+def test_deeper_layers_of_a_model_that_aligns_score_higher(found: Probed) -> None:
+    scores = found.scores
     first = pick(scores, "retrieval_p1", "zh", "layer=0")
     last = pick(scores, "retrieval_p1", "zh", "layer=4")
-    floor = pick(scores, "retrieval_floor", "zh", "layer=0")
+    floor = pick(scores, "retrieval_p1_floor", "zh", "layer=0")
     assert last.value == 100 and first.value is not None and floor.value is not None
     assert first.value <= floor.value + 5
     assert last.ci95 is not None and last.ci95[0] < 100  # 40 of 40 is no proof of perfection
@@ -404,26 +297,24 @@ def test_deeper_layers_of_a_model_that_aligns_score_higher(tmp_path: Path) -> No
 
 def test_centring_helps_where_only_the_language_differs(tmp_path: Path) -> None:
     write(tmp_path, Vectors(offset=8.0))
-    scores = scores_of(tmp_path)
+    scores = scores_of(tmp_path, metrics=("retrieval_p1", "retrieval_p1_centred"))
     plain = pick(scores, "retrieval_p1", "de", "layer=4").value
     centred = pick(scores, "retrieval_p1_centred", "de", "layer=4").value
     assert plain is not None and centred == 100 and plain < 60
 
 
-def test_the_headline_is_the_middle_layer_and_not_the_best(tmp_path: Path) -> None:
-    write(tmp_path)
-    scores = scores_of(tmp_path)
+def test_the_headline_is_the_middle_layer_and_not_the_best(found: Probed) -> None:
+    scores = found.scores
     headline = pick(scores, "retrieval_p1", "zh", "")
     assert headline == dataclasses.replace(pick(scores, "retrieval_p1", "zh", "layer=2"), subset="")
     assert headline.value != pick(scores, "retrieval_p1", "zh", "layer=4").value
 
 
-def test_the_signature_says_layer_candidates_centring_and_bootstrap(tmp_path: Path) -> None:
-    write(tmp_path)
-    scores = scores_of(tmp_path)
+def test_the_signature_says_layer_candidates_centring_and_bootstrap(found: Probed) -> None:
+    scores = found.scores
     assert pick(scores, "retrieval_p1_centred", "zh", "").signature == (
-        "retrieval_p1_centred|cosine|directions:2|candidates:40|layer:2|layers:5|pooling:backend"
-        "|centring:language-mean|candidates-fixed"
+        "retrieval_p1_centred|cosine|directions:2|candidates:40|centring:language-mean"
+        "|candidates-fixed|layer:2|layers:5|pooling:backend"
         "|ci:bootstrap,percentile|resamples:2000|seed:0|clusters:40"
     )
     assert "centring:none" in pick(scores, "retrieval_p1", "zh", "").signature
@@ -431,7 +322,7 @@ def test_the_signature_says_layer_candidates_centring_and_bootstrap(tmp_path: Pa
 
 def test_the_task_may_name_the_headline_layer(tmp_path: Path) -> None:
     write(tmp_path)
-    scores = scores_of(tmp_path, main_subset="layer=4")
+    scores = scores_of(tmp_path, main_subset="layer=4", metrics=("retrieval_p1",))
     assert "layer:4" in pick(scores, "retrieval_p1", "zh", "").signature
 
 
@@ -465,7 +356,8 @@ def test_the_interval_counts_a_shared_cluster_once(tmp_path: Path) -> None:
     write(tmp_path / "own")
     write(tmp_path / "pairs", dataset=Pairs())
     own, shared = (
-        pick(scores_of(tmp_path / d), "retrieval_p1", "zh", "layer=4") for d in ("own", "pairs")
+        pick(scores_of(tmp_path / d, metrics=("retrieval_p1",)), "retrieval_p1", "zh", "layer=4")
+        for d in ("own", "pairs")
     )
     assert own.value == shared.value and own.ci95 is not None and shared.ci95 is not None
     assert shared.ci95[0] < own.ci95[0] - 10
@@ -493,3 +385,68 @@ def test_a_missing_language_is_named(tmp_path: Path) -> None:
     (tmp_path / "embeddings" / "de.safetensors").unlink()
     with pytest.raises(UserError, match=r"de\.safetensors: no such file"):
         scores_of(tmp_path)
+
+
+def test_pooled_is_the_mean_over_the_layers(found: Probed) -> None:
+    scores = found.scores
+    for metric in ("retrieval_p1", "mexa", "cka", "rsa", "isotropy", "ratio_margin"):
+        layers = [pick(scores, metric, "zh", f"layer={k}").value for k in range(NUM_LAYERS)]
+        pooled = pick(scores, metric, "zh", "pooled")
+        assert None not in layers
+        assert pooled.value == pytest.approx(np.mean([v for v in layers if v is not None]))
+        assert "layer:mean" in pooled.signature
+
+
+@pytest.mark.parametrize("metric", ["retrieval_p1", "mexa", "ratio_margin", "cka", "rsa"])
+def test_aligned_layers_stand_above_the_floor_and_noise_does_not(
+    found: Probed, metric: str
+) -> None:
+    scores = found.scores
+    for layer, above in (("layer=4", True), ("layer=0", False)):
+        score = pick(scores, metric, "de", layer)
+        floor = pick(scores, f"{metric}_floor", "de", layer)
+        assert score.value is not None and floor.value is not None and score.ci95 is not None
+        assert (score.ci95[0] > floor.value) is above
+
+
+def test_the_language_is_told_from_the_vectors_where_only_it_differs(tmp_path: Path) -> None:
+    write(tmp_path / "plain")
+    write(tmp_path / "offset", Vectors(offset=8.0))
+    plain, offset = (
+        pick(
+            scores_of(tmp_path / d, metrics=("language_identity",)),
+            "language_identity",
+            "de",
+            "layer=4",
+        ).value
+        for d in ("plain", "offset")
+    )
+    assert plain == 50 and offset == 100
+
+
+def test_items_hold_the_texts_of_the_headline_layer(found: Probed) -> None:
+    assert [(i.id, i.language) for i in found.items] == [
+        (f"c{k:02}", tag) for tag in ("zh", "de") for k in range(NUM_TEXTS)
+    ]
+    per_text = {"retrieval_p1", "retrieval_p1_centred", "ratio_margin", "mexa", "language_identity"}
+    assert set(found.statistics) == per_text
+    for metric in per_text:
+        rows = found.statistics[metric][NUM_TEXTS:]
+        total = np.array([row for row in rows if row is not None]).sum(axis=0)
+        score = pick(found.scores, metric, "de", "")
+        assert percent(total) == pytest.approx(score.value) and total[1] == score.n
+    assert len({item.input_sha256 for item in found.items}) == 2 * NUM_TEXTS
+
+
+def test_two_texts_have_no_cka_and_say_so(tmp_path: Path) -> None:
+    write(tmp_path, limit=2)
+    scores = scores_of(tmp_path)
+    cka = pick(scores, "cka", "zh", "")
+    assert (cka.value, cka.ci95, cka.n, cka.n_failed) == (None, None, 0, 2)
+    assert pick(scores, "retrieval_p1", "zh", "").value is not None
+
+
+def test_a_task_about_both_pictures_and_texts_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(UserError, match="'image_to_text_r1' is about pictures, 'mexa' is not"):
+        scores_of(tmp_path, metrics=("mexa", "image_to_text_r1"))

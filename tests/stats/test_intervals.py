@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from mpm_eval.stats import (
     Aggregate,
     bootstrap,
+    clopper_pearson,
     cluster_sums,
     estimate,
     interval,
@@ -225,10 +227,30 @@ def test_wilson_equals_scipy(k: int) -> None:
     assert wilson(k, 50) == pytest.approx((found.low, found.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("k", [0, 3, 40, 50])
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+def test_exact_and_score_intervals_equal_statsmodels(k: int, alpha: float) -> None:
+    exact = proportion_confint(k, 50, alpha, method="beta")
+    assert clopper_pearson(k, 50, alpha) == pytest.approx(exact, abs=1e-12)
+    score = proportion_confint(k, 50, alpha, method="wilson")
+    assert wilson(k, 50, alpha) == pytest.approx(score, abs=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.37, 0.5])
+@pytest.mark.parametrize("n", [8, 30, 100])
+def test_the_exact_interval_never_covers_less_than_it_says(share: float, n: int) -> None:
+    from scipy.stats import binom
+
+    covers = [low <= share <= high for low, high in (clopper_pearson(k, n) for k in range(n + 1))]
+    assert binom.pmf(np.arange(n + 1), n, share)[covers].sum() >= 0.95
+
+
 @pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5)])
-def test_wilson_of_impossible_counts_raises(k: int, n: int) -> None:
+def test_an_interval_of_impossible_counts_raises(k: int, n: int) -> None:
     with pytest.raises(ValueError, match="hits"):
         wilson(k, n)
+    with pytest.raises(ValueError, match="hits"):
+        clopper_pearson(k, n)
 
 
 @pytest.mark.parametrize("hit", [0.0, 1.0])

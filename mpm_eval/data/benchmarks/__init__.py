@@ -1,0 +1,1 @@
+"""Published benchmarks, read from their official files as they are."""

@@ -1,0 +1,1 @@
+"""Interchange: sample logs of other programs become run folders, run folders become their files."""
