@@ -1,6 +1,6 @@
 """Operating characteristics of the gate on simulated pairs: false alarms, drops found, passes.
 
-    python benchmarks/gate_characteristics.py --pairs 500 --out results/statistics/gate.md
+    python benchmarks/gate_characteristics.py --pairs 1000 --out results/statistics/gate.md
 
 A pair is a baseline and a candidate on the same items, right in 60 % of them; a share of the
 answers is drawn anew in the candidate, as another training seed or another prompt would. Every
@@ -51,11 +51,15 @@ class Setting:
     per_cluster: int = 1  # items that share a picture, and their luck
 
     def standard_error(self, drop: float) -> float:
-        """Return the true standard error of the change, in points, at a true drop in points."""
+        """Return the standard error of the change that the gate estimates, both in points.
+
+        The true one, widened as `stats.differences` does for the clusters that differ.
+        """
         right = RIGHT - drop / 100 / self.redrawn
-        lost, won = RIGHT * (1 - right), (1 - RIGHT) * right
-        variance = self.redrawn * (lost + won) - (drop / 100) ** 2
-        return 100 * math.sqrt(variance * self.per_cluster / self.n)
+        differing = self.redrawn * (RIGHT * (1 - right) + (1 - RIGHT) * right)
+        num_clusters = self.n // self.per_cluster
+        variance = (differing - (drop / 100) ** 2) / num_clusters
+        return 100 * math.sqrt(variance * (1 + 2 / (differing * num_clusters)))
 
     def mde(self) -> float:
         """Return the drop that the gate says it finds 8 times in 10, at its own standard error."""
@@ -209,7 +213,7 @@ def report(pairs: int, settings: Sequence[Setting]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("results/statistics/gate.md"))
     arguments = parser.parse_args()
     text = report(arguments.pairs, SETTINGS)

@@ -122,7 +122,8 @@ def read_items(path: Path) -> Items:
             f"mpm-eval score {path.parent.parent}"
         )
     try:
-        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        # without threads: one that outlives the read can abort the process when it exits
+        table = pq.read_table(pa.BufferReader(path.read_bytes()), use_threads=False)
         meta = json.loads((table.schema.metadata or {})[_METADATA])
         version, digest = meta["schema_version"], meta["predictions_sha256"]
         columns = [table.column(field.name).to_pylist() for field in fields(Item)]

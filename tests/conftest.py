@@ -1,7 +1,11 @@
 """Shared by all tests: a small local task, and a way to run the command line as a user does."""
 
-import json
+# Before torch is imported: two threads in each of two workers wait for each other most of the time.
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence

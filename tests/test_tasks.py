@@ -13,7 +13,7 @@ from tests.conftest import write_task
 
 def test_a_group_is_its_tasks_each_once() -> None:
     names = [task.name for task in expand(["transfer", "transfer_de"])]
-    assert names == ["transfer_de", "transfer_es", "transfer_fr", "transfer_zh"]
+    assert names == ["transfer_caption", "transfer_de", "transfer_es", "transfer_fr", "transfer_zh"]
 
 
 def test_a_path_to_a_shipped_task_is_that_task() -> None:
@@ -84,7 +84,7 @@ PROMPT = 'en = "What is this?"'
         ("version = 1", 'version = 1\nmain_subset = "cel=x"', "main_subset: 'cel=x' names no subset; write category=NAME or cell=NAME"),
         ('"Name the colour."', '" "', "description: is empty; say what the task measures"),
         ('"generate"', '"generat"', "kind: unknown kind 'generat'; did you mean 'generate'? known: choose, generate, probe, retrieve"),
-        ('kind = "generate"', 'kind = "probe"', "metrics: unknown metric 'exact_match'; known: retrieval_floor"),
+        ('kind = "generate"', 'kind = "probe"', "metrics: unknown metric 'exact_match'; known: cka, "),
         ('kind = "generate"', 'kind = "choose"', "metrics: 'exact_match' cannot score kind 'choose', only generate"),
         ('["en", "de"]', '["en", "dee"]', "languages: unknown language 'dee'; did you mean 'de'?"),
         ('["en", "de"]', '["en", "de", "de"]', "languages: 'de' is listed twice"),

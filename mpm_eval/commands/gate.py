@@ -43,10 +43,11 @@ def gate(
     from mpm_eval.stages.gate_rules import default_rules, load_rules
     from mpm_eval.stages.pairing import run_sides
 
+    known = load_rules(rules or default_rules())
     report = decide(
         load_side(baseline),
         run_sides(candidate),
-        load_rules(rules or default_rules()),
+        known,
         names=(baseline.stem if baseline.suffix == ".json" else baseline.name, candidate.name),
         run=candidate,
         seed=seed,

@@ -120,4 +120,3 @@ def _is_mixed(item: Item, language: str) -> bool:
         if len(words(sentence, language)) >= MIN_WORDS
     }
     return language != PIVOT and {PIVOT, language} <= found
-

@@ -12,7 +12,14 @@ from pathlib import Path
 from mpm_eval.errors import UserError
 from mpm_eval.metrics import load_metric
 from mpm_eval.schema import Score
-from mpm_eval.stages.gate_changes import ALPHA, Change, clusters_needed, detectable, worst_drop
+from mpm_eval.stages.gate_changes import (
+    ALPHA,
+    Change,
+    clusters_needed,
+    detectable,
+    reach,
+    worst_drop,
+)
 from mpm_eval.stages.gate_costs import cost_verdicts
 from mpm_eval.stages.gate_rules import Rule, Rules
 from mpm_eval.stages.gate_verdicts import Report, Verdict
@@ -282,6 +289,9 @@ def _judge(
     if margin <= 0:
         reason = "a share of a baseline of 0 allows nothing; give the rule a margin"
         return replace(verdict, reason=reason)
+    if 2 * margin >= (largest := reach(cell)):
+        reason = f"a margin of {margin:g} is too much where no drop can exceed {largest:g}; "
+        return replace(verdict, reason=f"{reason}give the rule a smaller or a relative_margin")
     bound = f"lower 95 % bound {change.lower:+.1f}, margin {margin:g}"
     if change.lower > -margin:
         return replace(verdict, status="passed", reason=bound)

@@ -139,7 +139,7 @@ def _details(verdict: Verdict) -> str:
         ("change, positive is better", _number(verdict.change, sign=True)),
         ("lower 95 % bound of the change", _number(verdict.lower, sign=True)),
         ("margin", _number(verdict.margin)),
-        ("smallest drop found with 80 % power", _number(verdict.detectable)),
+        ("smallest drop found 8 times in 10", _number(verdict.detectable)),
         ("p of a drop, adjusted", "-" if verdict.p_value is None else f"{verdict.p_value:.4f}"),
         ("samples", str(verdict.n)),
         ("clusters", str(verdict.num_clusters)),

@@ -21,7 +21,7 @@ class Verdict:
     change: float | None = None  # from baseline to candidate; positive is better
     lower: float | None = None  # one-sided 95 % bound of the change
     margin: float | None = None  # allowed drop, on the metric's scale
-    detectable: float | None = None  # smallest drop that is found with 80 % power
+    detectable: float | None = None  # smallest drop that is found 8 times in 10
     p_value: float | None = None  # one-sided, of a drop, Holm-adjusted
     n: int = 0  # samples compared
     num_clusters: int = 0

@@ -161,8 +161,8 @@ def _write_run(folder: Path, run: RunFile) -> None:
         for key in ("seed", "limit", "control"):
             if getattr(old, key) != getattr(run, key):
                 raise UserError(
-                    f"{folder}: holds a run with {key} {getattr(old, key) or 'none'}, not "
-                    f"{getattr(run, key) or 'none'}; give another --out or delete the folder"
+                    f"{folder}: holds a run with {key} {getattr(old, key)!r}, not "
+                    f"{getattr(run, key)!r}; give another --out or delete the folder"
                 )
     tasks = tuple(dict.fromkeys([*known, *run.tasks]))
     write_json(path, {**to_jsonable(run), "tasks": tasks})

@@ -275,8 +275,7 @@ def _share(stats_NS: np.ndarray, aggregate: Aggregate) -> float | None:
     """Return the share of items whose first statistic is 1; None unless that is a proportion.
 
     It is one when each item's first statistic is 0 or 1 and the metric is a straight, rising line
-    in their sum, the other sums held, that ends at 100, or at 1 on the scale of many other
-    programs: the lengths in BLEU, say, make none.
+    in their sum, the other sums held, that ends at 100: the lengths in BLEU, say, make none.
     """
     first_N = stats_NS[:, 0]
     if not np.isin(first_N, (0.0, 1.0)).all():
@@ -288,8 +287,7 @@ def _share(stats_NS: np.ndarray, aggregate: Aggregate) -> float | None:
     steps = np.diff(values_K)
     if np.isnan(values_K).any() or steps[0] <= 0 or not np.allclose(steps, steps[0], rtol=1e-9):
         return None
-    ends_full = any(math.isclose(values_K[-1], end) for end in (1.0, 100.0))
-    return float(first_N.mean()) if ends_full else None
+    return float(first_N.mean()) if math.isclose(values_K[-1], 100.0) else None
 
 
 def _retained(a: float | None, b: float | None, pivot: Estimate) -> float | None:

@@ -311,3 +311,14 @@ def test_unchanged_models_seldom_raise_an_alarm_and_worse_ones_mostly_do() -> No
 
     assert alarms(0.0) <= 0.05
     assert alarms(0.14) >= 0.8
+
+
+def test_a_margin_made_for_another_scale_decides_nothing() -> None:
+    # another program's metric from 0 to 1: five points would allow any drop
+    a = make_side({"en": [1.0] * 400}, metric="mean:acc")
+    b = make_side({"en": [0.0] * 400}, metric="mean:acc", outputs="b")
+    found = gate({"task": a}, {"task": b}, Rules(rule=(Rule(margin=5.0),)))
+    assert found.exit_code == 3
+    assert "a margin of 5 is too much where no drop can exceed 1" in found.verdicts[0].reason
+    relative = gate({"task": a}, {"task": b}, Rules(rule=(Rule(relative_margin=0.05),)))
+    assert relative.exit_code == 1

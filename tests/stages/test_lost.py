@@ -76,7 +76,7 @@ def test_a_control_is_recorded_and_keeps_its_own_run(mpm_eval: Command, tmp_path
     again = mpm_eval("score", folder.parent)
     assert again.returncode == 0, again.stderr
     mixed = mpm_eval(*arguments, "--out", folder.parent)
-    assert mixed.returncode == 2 and "holds a run with control blank, not none" in mixed.stderr
+    assert mixed.returncode == 2 and "holds a run with control 'blank', not ''" in mixed.stderr
 
 
 PARAPHRASES = """

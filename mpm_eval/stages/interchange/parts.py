@@ -11,7 +11,7 @@ from mpm_eval.items import FILE as ITEMS_FILE
 from mpm_eval.items import Items, read_items, write_items
 from mpm_eval.schema import Prediction
 from mpm_eval.stages.result_schema import DataIdentity, Result, load_result
-from mpm_eval.store import read_predictions
+from mpm_eval.store import read_predictions, to_line
 from mpm_eval.strict import canonical_sha256, rounded, to_jsonable, write_json, write_text
 
 SPEC = "import"  # of the model of every imported run
@@ -88,7 +88,7 @@ def _added(old: Part, new: Part) -> Part:
 def _sealed(part: Part) -> Part:
     """Return the part with sorted rows and the hash that ties its files together."""
     predictions = sorted(part.predictions, key=lambda p: p.key)
-    digest = canonical_sha256(to_jsonable(predictions))
+    digest = canonical_sha256([to_line(p) for p in predictions])
     result = replace(
         part.result,
         predictions_sha256=digest,
@@ -178,8 +178,7 @@ def write_part(folder: Path, part: Part) -> None:
         "training_record": None,
     }
     lines = [
-        json.dumps(to_jsonable(p), ensure_ascii=False, sort_keys=True) + "\n"
-        for p in part.predictions
+        json.dumps(to_line(p), ensure_ascii=False, sort_keys=True) + "\n" for p in part.predictions
     ]
     write_json(folder / "manifest.json", manifest)
     write_text(folder / "predictions.jsonl", "".join(lines))

@@ -27,7 +27,7 @@ def main_notes(group: Sequence[Entry], found: Standings, digits: int) -> Iterato
     where = f", on {task.main_subset}" if task.main_subset else ""
     yield Note(
         f"Main metric: {task.main_metric}{where}. Task version {task.version} "
-        f"({task.sha256[:12]}), data {data.sha256[:12]}, pivot {task.pivot}."
+        f"({task.sha256[:12]}), data {data.sha256[:12]}, pivot {task.pivot or 'none'}."
     )
     if len(found.targets) > 1:
         yield Note(
