@@ -33,9 +33,12 @@ gate: $(VENV)/.installed
 
 # The committed leaderboard, from nothing but the shipped checkpoint.
 leaderboard: $(VENV)/.installed
-	$(BIN)/mpm-eval run --task emoji --task transfer --task llava --task probe \
+	$(BIN)/mpm-eval run --task emoji --task transfer --task robustness --task llava --task probe \
 	    --task emoji_choice_validation --languages core --model mpm-tiny
+	$(BIN)/mpm-eval run --task emoji --task transfer --task robustness --task llava \
+	    --task emoji_choice_validation --languages core --model mpm-tiny --control blind
 	$(BIN)/mpm-eval leaderboard
+	$(BIN)/mpm-eval card mpm-tiny
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -50,13 +50,15 @@ def print_results(results: Sequence[Mapping[str, Any]]) -> None:
             )
             if not (main or transfer):
                 continue
+            # another program's metric is often on a scale from 0 to 1
+            digits = 3 if row["metric"].startswith("mean:") else 1
             rows.append(
                 {
                     "task": task["name"],
                     "metric": row["metric"],
                     "language": row["language"],
-                    "value": _number(row["value"]),
-                    "95 % interval": _interval(row["ci95"]),
+                    "value": _number(row["value"], digits),
+                    "95 % interval": _interval(row["ci95"], digits),
                     "n": row["n"],
                     "failed": row["n_failed"],
                     "label": row["label"],
@@ -65,12 +67,12 @@ def print_results(results: Sequence[Mapping[str, Any]]) -> None:
     print_table(rows)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _interval(ci95: Sequence[float] | None) -> str:
-    return "-" if ci95 is None else f"{ci95[0]:.1f} to {ci95[1]:.1f}"
+def _interval(ci95: Sequence[float] | None, digits: int) -> str:
+    return "-" if ci95 is None else f"{ci95[0]:.{digits}f} to {ci95[1]:.{digits}f}"
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,8 @@ MARKS = {
 }
 NONE = "–"
 _COPIED = "Copied from the source below: not measured here, not ranked."
-_DIGITS = {"cider": 2}  # ranges up to 10 need a second digit; all others are out of 100
+_DIGITS = {"cider": 2}  # a range up to 10 needs a second digit; most are out of 100
+_IMPORTED = "mean:"  # on another program's scale, often 0 to 1
 _TRANSFER = {
     "transfer_gap": (
         "Transfer gap",
@@ -145,7 +146,7 @@ def _probe(group: Sequence[Entry], found: Standings) -> list[Table]:
 def _main(group: Sequence[Entry], found: Standings) -> Table:
     task = group[0].result.task
     metric, subset = task.main_metric, task.main_subset
-    digits = _DIGITS.get(metric, 1)
+    digits = _digits(metric)
     by = found.ranks.get(found.ranked_by, {})
     several = len(found.targets) > 1
     rows = []
@@ -263,7 +264,7 @@ def _plain(
 ) -> Table:
     """Return a table of another metric, without means and ranks."""
     main = group[0].result.task.main_metric
-    digits = _DIGITS.get(main if metric == "transfer_gap" else metric, 1)
+    digits = _digits(main if metric == "transfer_gap" else metric)
     rows, shown = [], []
     for suffix, name in (("", metric), (", random pairs", f"{metric}_floor")):
         for entry in group:
@@ -328,3 +329,7 @@ def _rank(rank: tuple[int, int] | None) -> str:
     if rank is None:
         return NONE
     return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric.startswith(_IMPORTED) else _DIGITS.get(metric, 1)

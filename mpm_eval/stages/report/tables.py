@@ -12,6 +12,7 @@ from mpm_eval.stages.result_schema import Result
 from mpm_eval.strict import read_json
 
 _PREDICTIONS = "predictions"  # spec of a run that was scored from somebody else's file
+_IMPORT = "import"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ def commands(run: Run) -> list[Command]:
             tail = f" --task {_task(name, side)}{tail}"
             groups[f"{head}{tail}"] = [name]
             continue
+        if result.model.spec == _IMPORT:
+            continue  # made by another program: its own log says how
         settings = f" --model {shlex.quote(result.model.spec)}{_languages(side)}"
         if result.limit is not None:
             settings += f" --limit {result.limit}"

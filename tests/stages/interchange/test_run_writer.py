@@ -225,9 +225,11 @@ def test_the_commands_read_an_imported_run(mpm_eval: Command) -> None:
     shown = mpm_eval("show", "run", "--json")
     assert json.loads(shown.stdout)[0]["scores"][0]["value"] == pytest.approx(2 / 3)
     assert mpm_eval("compare", "run", "run").returncode == 0
+    report = mpm_eval("report", "run", "--out", "report.html")
+    assert report.returncode == 0, report.stderr
     again = mpm_eval("score", "run")
     assert again.returncode == 2
-    assert again.stderr.count("\n") == 1
+    assert "imported from another program" in again.stderr and again.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
