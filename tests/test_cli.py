@@ -34,6 +34,29 @@ def test_help_imports_nothing_heavy() -> None:
     assert "leaderboard" in done.stdout
 
 
+RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", RUNS / "tiny-seed1", RUNS / "tiny-seed2", "--json"),
+        ("gate", "--baseline", RUNS / "tiny-seed1", "--candidate", RUNS / "tiny-seed2", "--json"),
+    ],
+    ids=["compare", "gate"],
+)
+def test_reading_results_imports_nothing_heavy(arguments: tuple[str | Path, ...]) -> None:
+    heavy = ("torch", "transformers", "pandas", "matplotlib", "jinja2", "sacrebleu")
+    code = (
+        f"import sys\nfrom mpm_eval import cli\nsys.argv = {['mpm-eval', *map(str, arguments)]!r}\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    assert end.code in (0, 1, 3), end.code\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().endswith("[]")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
