@@ -2,19 +2,42 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpm_eval.backends import Failure
-from mpm_eval.backends.endpoint import Endpoint, Patience, Reply, split_url
+from mpm_eval.endpoint import (
+    NOT_FOUND,
+    REFUSED_KEY,
+    Endpoint,
+    GaveUp,
+    Patience,
+    concurrently,
+    message_of,
+    split_url,
+)
 from mpm_eval.errors import UserError
 from mpm_eval.schema import Request, TrainingRecord
 from mpm_eval.strict import canonical_sha256
 
 if TYPE_CHECKING:
+    import httpx
     from PIL.Image import Image
 
 KEYS = ("MPM_EVAL_MODEL_KEY", "OPENAI_API_KEY")
+_CONCURRENCY = 8
+_BUSY = frozenset({429, 502, 503, 504, 520, 522, 524, 529})  # about the server, not the request
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered: a text, which may be empty, or why there is none."""
+
+    text: str = ""
+    error: str = ""
+    answered_by: str = ""  # the model that the server says it used
 
 
 class OpenAIBackend:
@@ -30,7 +53,8 @@ class OpenAIBackend:
 
     def __init__(self, base_url: str, model: str, patience: Patience | None = None) -> None:
         self._model = model
-        self._endpoint = Endpoint(base_url, KEYS, patience)
+        self._endpoint = Endpoint(base_url, KEYS, patience or Patience(concurrency=_CONCURRENCY))
+        self._client: httpx.Client | None = None
         self._answered_by = self._say_hello()
         self.name = model
         # the name that a server reports tells versions of one alias apart
@@ -56,17 +80,64 @@ class OpenAIBackend:
                 ]
             chats.append(self._chat(content, request.max_new_tokens))
         answers: list[str | Failure] = [""] * len(requests)
-        for index, reply in self._endpoint.replies(chats):
+        for index, reply in self._replies(chats):
             self._check_model(reply)
             answers[index] = Failure(reply.error) if reply.error else reply.text
         return answers
 
     def _say_hello(self) -> str:
         """Ask for one token and return the model that answers; UserError when none does."""
-        ((_, reply),) = self._endpoint.replies([self._chat("Hello", 1)])
+        ((_, reply),) = self._replies([self._chat("Hello", 1)])
         if reply.error and not reply.answered_by:
             raise UserError(f"{self._endpoint.base_url}: a first question fails: {reply.error}")
         return reply.answered_by
+
+    def _replies(self, chats: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Reply]]:
+        """Yield (index of the chat, reply) as they come; a chat that fails has an error.
+
+        Raises UserError for a server that stays down, refuses the key or does not know the model.
+        """
+        if self._client is None:
+            self._client = self._endpoint.connect()
+        client, stop = self._client, threading.Event()
+
+        def ask(index: int) -> Reply:
+            try:
+                return self._endpoint.persist(
+                    lambda: self._read(self._endpoint.post(client, chats[index])), stop
+                )
+            except GaveUp as given_up:
+                return self._failed(given_up)
+
+        yield from concurrently(
+            range(len(chats)), ask, self._endpoint.patience.concurrency, stop, keep_finished=False
+        )
+
+    def _failed(self, given_up: GaveUp) -> Reply:
+        """Return the failed reply; raises UserError where no other request can do better."""
+        url, last = self._endpoint.base_url, given_up.last
+        if last.status in REFUSED_KEY:
+            raise UserError(f"{url}: {last.reason}")
+        if last.status == NOT_FOUND:
+            raise UserError(f"{url}: {last.reason}; check the URL and the model's name")
+        reason = f"cannot be reached: {last.reason}" if last.unreachable else last.reason
+        if last.unreachable or last.status in _BUSY:
+            raise UserError(
+                f"{url}: {reason}{given_up.tries}; what is answered is kept: start the server and "
+                "run the same command to continue"
+            )
+        return Reply(error=f"{reason}{given_up.tries}")
+
+    def _read(self, body: Any) -> Reply:
+        message, finish_reason = message_of(body)
+        text, clean = message.get("content"), self._endpoint.clean
+        answered_by = clean(str(body.get("model") or ""))
+        error = self._endpoint.refusal(message, finish_reason)
+        if not error and not isinstance(text, str):
+            error = f"the reply has no text (finish_reason {clean(str(finish_reason))})"
+        if error:
+            return Reply("", error, answered_by)
+        return Reply(self._endpoint.without_key(str(text)), "", answered_by)
 
     def _check_model(self, reply: Reply) -> None:
         if reply.answered_by and reply.answered_by != self._answered_by:

@@ -75,8 +75,8 @@ def judge(
 
     Example: mpm-eval judge results/runs/mpm-tiny --judge openai:http://localhost:8000/v1#my-model
     """
+    from mpm_eval.endpoint import Patience
     from mpm_eval.judging.judges import open_judge
-    from mpm_eval.judging.openai import Patience
     from mpm_eval.judging.quality import read_human
     from mpm_eval.progress import SampleProgress
     from mpm_eval.stages.judge import judge_run, judged_folders

@@ -1,8 +1,8 @@
 """Judges by spec; `open_judge` is the only door. Each is imported when it is asked for."""
 
+from mpm_eval.endpoint import Patience
 from mpm_eval.errors import unknown
 from mpm_eval.judging.budget import Budget
-from mpm_eval.judging.openai import Patience
 from mpm_eval.judging.protocol import Judge
 
 JUDGES = {

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image, ImageChops
 
 from mpm_eval.backends import Failure
-from mpm_eval.backends.endpoint import Patience
 from mpm_eval.backends.openai_api import KEYS, OpenAIBackend
 from mpm_eval.cards import open_model
+from mpm_eval.endpoint import Patience
 from mpm_eval.errors import UserError
 from mpm_eval.schema import Request
 from mpm_eval.stages.generate import run_tasks

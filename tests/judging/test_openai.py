@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import pytest
 
+from mpm_eval.endpoint import Patience, retry_after_s
 from mpm_eval.errors import UserError
 from mpm_eval.judging.budget import Budget, Limits
 from mpm_eval.judging.judges import open_judge
-from mpm_eval.judging.openai import OpenAIJudge, Patience, open_openai, retry_after_s
+from mpm_eval.judging.openai import OpenAIJudge, open_openai
 from mpm_eval.judging.protocol import JudgeStopped, Reply
 from tests.judging.conftest import KEY, StartServer, requests
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from mpm_eval.endpoint import Patience
 from mpm_eval.errors import UserError
 from mpm_eval.items import read_items
 from mpm_eval.judging.judges import open_judge
-from mpm_eval.judging.openai import Patience
 from mpm_eval.judging.protocol import Judging
 from mpm_eval.schema import Prediction, Task
 from mpm_eval.stages.judge import bounds, judge_run, llava_parser_score
