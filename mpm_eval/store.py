@@ -1,13 +1,12 @@
 """The store of one task's predictions: append-only JSONL that survives kill -9."""
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from mpm_eval.append_only import append, cut_torn_line, held
 from mpm_eval.errors import UserError
 from mpm_eval.schema import Prediction
 from mpm_eval.strict import build, read_json, read_jsonl, to_jsonable, write_json
@@ -37,15 +36,9 @@ class TaskStore:
         holds the folder, when it holds predictions made with something else (each difference is
         named), for any other bad line, and when it cannot be written.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / ".lock").open("a")
-        except OSError as error:
-            raise _unwritable(folder, error) from None
-        with lock:
-            _lock(lock, folder)
+        with held(folder, " or give another --out"):
             languages = _check_manifest(folder, manifest)
-            _cut_torn_line(folder / "predictions.jsonl")
+            cut_torn_line(folder / "predictions.jsonl")
             yield cls(folder, languages)
 
     def predictions(self) -> dict[tuple[str, str], Prediction]:
@@ -67,18 +60,7 @@ class TaskStore:
             for p in predictions
         )
         data = lines.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode("utf-8")
-        size = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            # one descriptor per batch, unbuffered: nothing is left to flush after a failure
-            with self.path.open("ab", buffering=0) as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):  # the next open cuts what cannot be cut now
-                os.truncate(self.path, size)
-            raise _unwritable(self.folder, error) from None
+        append(self.path, data)
         self._done.update({p.key: p for p in predictions})
 
 
@@ -98,17 +80,6 @@ def read_predictions(path: Path) -> list[Prediction]:
             )
         found[prediction.key] = prediction
     return list(found.values())
-
-
-def _lock(lock: IO[str], folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"{folder}: another process is writing here; wait for it or give another --out"
-        ) from None
-    except OSError as error:  # e.g. a network folder without locks
-        raise _unwritable(folder, error) from None
 
 
 def _check_manifest(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -151,26 +122,6 @@ def _at(content: Any, keys: Iterable[str]) -> Any:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return f"{text[:13]}…" if len(text) > 60 else text
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Cut what kill -9 left behind the last line break."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        try:
-            os.truncate(path, whole)
-        except OSError as error:
-            raise _unwritable(path.parent, error) from None
-
-
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{folder}: cannot be written ({error.strerror}); what was there is unchanged, "
-        "run the same command again when it can be"
-    )
 
 
 def to_line(prediction: Prediction) -> dict[str, Any]:

@@ -13,7 +13,7 @@ MODULES = sorted(
 LAYERS = (
     ("errors",),
     ("strict", "schema", "languages", "resources", "normalise"),
-    ("store", "endpoint", "items", "zero_shot", "stats"),
+    ("append_only", "store", "endpoint", "items", "zero_shot", "stats"),
     ("tasks", "cards", "data", "backends", "metrics", "probes", "judging"),
     ("stages", "results", "listing", "printing", "progress"),
     ("commands",),

@@ -1,12 +1,11 @@
 """The judgements of a task folder: append-only JSONL that survives kill -9, and judge.json."""
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mpm_eval.append_only import append, cut_torn_line, held
 from mpm_eval.errors import UserError
 from mpm_eval.judging.protocol import Judging
 from mpm_eval.schema import Judgement
@@ -30,50 +29,17 @@ class JudgementFile:
         Raises UserError when another process holds the folder, when it holds judgements of
         another judge or protocol (each difference is named), or when it cannot be written.
         """
-        try:
-            lock = (folder / ".lock").open("a")
-        except OSError as error:
-            raise _unwritable(folder, error) from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{folder}: another process is writing here; wait for it") from None
-            except OSError as error:
-                raise _unwritable(folder, error) from None
+        with held(folder):
             _agree(folder, judging)
-            file = cls(folder)
-            file._cut_torn_line()
-            yield file
+            cut_torn_line(folder / JUDGEMENTS)
+            yield cls(folder)
 
     def append(self, judgement: Judgement) -> None:
         """Write one judgement and wait until it is on the disk; UserError when it cannot be."""
         line = json.dumps(
             to_jsonable(judgement), ensure_ascii=False, sort_keys=True, allow_nan=False
         )
-        data = line.encode("utf-8", "replace") + b"\n"
-        size = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):  # the next open cuts what cannot be cut now
-                os.truncate(self.path, size)
-            raise _unwritable(self.path.parent, error) from None
-
-    def _cut_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            try:
-                os.truncate(self.path, whole)
-            except OSError as error:
-                raise _unwritable(self.path.parent, error) from None
+        append(self.path, line.encode("utf-8", "replace") + b"\n")
 
 
 def read_judging(folder: Path) -> Judging | None:
@@ -129,10 +95,3 @@ def _differences(old: Judging, new: Judging) -> list[str]:
         for name in was
         if name not in _MAY_GROW and was[name] != now[name]
     ]
-
-
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{folder}: cannot be written ({error.strerror}); what was there is unchanged, run the "
-        "same command again when it can be"
-    )
