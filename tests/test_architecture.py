@@ -1,6 +1,7 @@
 """The architecture, held by tests: layers, no cycles, sizes, nothing dangerous."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def imports_of(path: Path) -> list[tuple[str, bool]]:
     """Return (module, at the top of the file?) of every import of the project's own code."""
     return imports_in(path.read_text(encoding="utf-8"))

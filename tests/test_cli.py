@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import Command, write_task
 
+pytestmark = pytest.mark.slow  # every test is a process or more
+
 HEAVY = (
     "torch",
     "transformers",

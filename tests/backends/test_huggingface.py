@@ -24,6 +24,8 @@ from mpm_eval.tasks import load_task
 from tests.backends import tiny
 from tests.conftest import Command, write_task
 
+pytestmark = pytest.mark.slow  # tiny models are built and saved
+
 PICTURES = [
     Image.new("RGB", (40, 24), (200, 30, 30)),
     Image.effect_noise((24, 32), 80),  # grey: processors get RGB

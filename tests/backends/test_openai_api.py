@@ -24,6 +24,8 @@ from mpm_eval.tasks import load_task
 from tests.backends.server import answer
 from tests.conftest import Command, write_task
 
+pytestmark = pytest.mark.slow  # each test starts a server
+
 SERVER = Path(__file__).with_name("server.py")
 KEY = "sk-a-key-that-must-never-be-seen"
 QUICK = Patience(timeout_s=20, tries=2, concurrency=4, first_backoff_s=0.01)

@@ -20,6 +20,8 @@ from mpm_eval.errors import CorruptImage, UserError
 from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.schema import Sample, Task
 
+pytestmark = pytest.mark.slow  # all shipped data is read
+
 ALL = EMOJI_LANGUAGES
 MakeTask = Callable[..., Task]
 

@@ -17,6 +17,8 @@ from PIL import Image
 
 from mpm_eval.resources import shipped
 
+pytestmark = pytest.mark.slow  # all shipped data is read
+
 DATA = shipped("tasks") / "data" / "emoji"
 SPLITS = ("train", "validation", "test")
 NOT_SQUARE = {("fluent", "\U0001f9a2"): (63, 64)}  # the swan; told in the README

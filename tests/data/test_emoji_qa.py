@@ -19,6 +19,8 @@ from mpm_eval.errors import UserError
 from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.schema import Sample, Task
 
+pytestmark = pytest.mark.slow  # all shipped data is read
+
 MakeTask = Callable[..., Task]
 YES = {"en": "Yes", "zh": "是", "de": "Ja", "fr": "Oui", "es": "Sí"}
 NO = {"en": "No", "zh": "否", "de": "Nein", "fr": "Non", "es": "No"}

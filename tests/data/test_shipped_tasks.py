@@ -7,6 +7,8 @@ from mpm_eval.data.emoji_qa import caption_prompts
 from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.tasks import list_tasks
 
+pytestmark = pytest.mark.slow  # all shipped data is read
+
 # the files of other tasks are the user's to download: see test_llava.py and benchmarks/
 TASKS = {task.name: task for task in list_tasks() if str(task.data["source"]).startswith("emoji")}
 

@@ -13,6 +13,8 @@ from mpm_eval.judging.openai import OpenAIJudge, open_openai
 from mpm_eval.judging.protocol import JudgeStopped, Reply
 from tests.judging.conftest import KEY, StartServer, requests
 
+pytestmark = pytest.mark.slow  # the server waits, hangs and trickles
+
 QUICK = Patience(timeout_s=0.3, tries=3, concurrency=1, first_backoff_s=0.01)
 
 

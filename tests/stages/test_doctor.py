@@ -150,6 +150,7 @@ def test_a_language_that_the_task_lacks_is_refused(task: Task) -> None:
         examine(Healthy(), task, ["zh"])
 
 
+@pytest.mark.slow
 def test_the_command_prints_verdicts_and_exits_1_when_one_fails(
     mpm_eval: Command, tmp_path: Path
 ) -> None:

@@ -296,6 +296,7 @@ def test_a_damaged_environment_file_is_one_line(tmp_path: Path) -> None:
             gate({"animals": side}, {"animals": side}, rules, run=tmp_path)
 
 
+@pytest.mark.slow
 def test_unchanged_models_seldom_raise_an_alarm_and_worse_ones_mostly_do() -> None:
     rng = np.random.default_rng(1)
 

@@ -28,6 +28,8 @@ from tests.judging.conftest import shared_server as shared_server
 from tests.judging.conftest import start_server as start_server
 from tests.stages.conftest import MakeRun
 
+pytestmark = pytest.mark.slow  # servers and processes are started and killed
+
 QUICK = Patience(timeout_s=0.5, tries=2, concurrency=2, first_backoff_s=0.01)
 
 

@@ -56,6 +56,7 @@ def test_a_run_without_the_pivot_has_nothing_to_compare(
         lost_in_translation(run / "animals")
 
 
+@pytest.mark.slow
 def test_the_command_lists_them_and_as_json(mpm_eval: Command, tmp_path: Path) -> None:
     task = write_task(tmp_path)
     assert mpm_eval("run", "--task", task, "--model", "echo:pivot", "--out", "r").returncode == 0
@@ -66,6 +67,7 @@ def test_the_command_lists_them_and_as_json(mpm_eval: Command, tmp_path: Path) -
     assert wrong.returncode == 2 and "did you mean 'small'" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_control_is_recorded_and_keeps_its_own_run(mpm_eval: Command, tmp_path: Path) -> None:
     task = write_task(tmp_path)
     arguments = ("run", "--task", task, "--model", "echo")
@@ -86,6 +88,7 @@ de = ["Welche Farbe?", "Nenne sie."]
 """
 
 
+@pytest.mark.slow
 def test_the_worst_prompt_is_noted(mpm_eval: Command, tmp_path: Path) -> None:
     task = write_task(tmp_path)
     task.write_text(task.read_text() + PARAPHRASES)

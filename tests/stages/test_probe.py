@@ -17,6 +17,8 @@ from mpm_eval.stages.probe import score_embeddings, write_embeddings
 from mpm_eval.stages.probe_scores import Probed, headline_layer, percent
 from mpm_eval.strict import file_sha256
 
+pytestmark = pytest.mark.slow  # hidden states of many texts are made and scored
+
 LANGUAGES = ("en", "zh", "de")
 NUM_LAYERS, NUM_TEXTS, DIMENSION = 5, 40, 16
 METRICS = (

@@ -15,6 +15,8 @@ from training.chat_model import ChatModel, collate
 from training.checkpoint import load_checkpoint
 from training.tokenizer import EOS, IMAGE, Example
 
+pytestmark = pytest.mark.slow  # the shipped checkpoint is loaded
+
 
 @pytest.fixture(scope="module")
 def model(small_checkpoint: Path) -> ChatModel:

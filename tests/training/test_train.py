@@ -19,6 +19,8 @@ from tests.training.conftest import SMALL, train_small
 from training.interface import load_checkpoint, train
 from training.recipe import load_recipe
 
+pytestmark = pytest.mark.slow  # models are trained
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
