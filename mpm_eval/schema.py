@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 RESULT_SCHEMA_VERSION = 1
-KINDS = ("generate", "choose", "retrieve", "probe")
+KINDS = ("generate", "choose", "retrieve", "probe", "paint")
 LABELS = ("pivot", "zero-shot", "quasi-zero-shot", "supervised", "unknown")
 
 
@@ -40,6 +40,7 @@ class Sample:
     prompt: str = ""  # template in place of the task's, with {question}
     translation: str = ""  # the question translated into the pivot language
     candidates: tuple[str, ...] = ()  # kind "retrieve": ids to rank; references are some of them
+    other_image: str | None = None  # kind "paint": key of a second real picture, for a ceiling
 
     @property
     def key(self) -> tuple[str, str]:
@@ -56,7 +57,9 @@ class Request:
     image_key: str | None = None  # equal keys are equal pictures: a backend may encode them once
     options: tuple[str, ...] = ()
     max_new_tokens: int = 32
-    references: tuple[str, ...] = ()  # only filled for backends with the capability "oracle"
+    # only filled for backends with the capability "oracle"; so is `image` where one is to paint
+    references: tuple[str, ...] = ()
+    size: int = 0  # kind "paint": pixels of both sides; 0: as the backend paints
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,16 @@ class Prediction:
     error: str = ""
     input_sha256: str = ""  # over prompt, options and the decoded picture
     ranking: tuple[str, ...] = ()  # kind "retrieve": ids of candidates, best first
+    image_sha256: str = ""  # kind "paint": of the PNG file that `output` names
 
     @property
     def key(self) -> tuple[str, str]:
         return (self.id, self.language)
+
+    @property
+    def content(self) -> str:
+        """What was answered, whole: two predictions with equal content are the same answer."""
+        return self.image_sha256 or "\n".join(self.ranking) or self.output
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,17 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Painting:
+    """How the pictures of a task of kind "paint" are asked for and measured."""
+
+    extractor: str = "efficientnet_lite0"  # of features; or inception:FILE, hf:ID
+    scorer: str = "emoji"  # of pictures against texts; or hf:ID
+    scorer_languages: tuple[str, ...] = ()  # that a scorer of the hub knows; no file says so
+    size: int = 0  # pixels of both sides; 0: as the model paints, all pictures alike
+    images_per_prompt: int = 1  # each with a seed of its own
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A task file: data source, languages, prompts and metrics; no code."""
 
@@ -138,6 +158,7 @@ class Task:
     paraphrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of the prompts
     groups: tuple[str, ...] = ()
     max_new_tokens: int = 32
+    painting: Painting | None = None  # kind "paint"
     licence: str = ""
     citation: str = ""
     sha256: str = ""  # of the canonical content, not of the file's bytes
@@ -158,6 +179,7 @@ class StageRecord:
     trained: Sequence[str] = ()  # parts with gradients
     samples_seen: int = 0  # with repetition
     images: Mapping[str, int] = field(default_factory=dict)  # style or source -> pictures
+    num_skipped: int = 0  # broken samples of a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +191,9 @@ class TrainingRecord:
     stages: tuple[StageRecord, ...]
     versions: Mapping[str, str]
     schema_version: int = 1
+    # language -> share of names whose nearest pivot name, among all, is the right one
+    alignment: Mapping[str, float] = field(default_factory=dict)
+    alignment_layer: int = -1  # of the hidden states; 0 is the input embeddings
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,7 +227,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
+        kinds = [a for a in args if a is not type(None)]
+        several = len(kinds) > 1 and all(dataclasses.is_dataclass(kind) for kind in kinds)
+        return _convert(_of_kind(kinds, value, where) if several else kinds[0], value, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return build(hint, value, where)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
@@ -237,6 +239,18 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):
         return _convert_sequence(args, value, where)
     return _scalar(hint, value, where)
+
+
+def _of_kind(classes: Sequence[Any], value: Any, where: str) -> Any:
+    """Return the dataclass whose field `kind` has the table's kind as default; the first is the
+    one for a table that names none."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected a table of fields, got {_kind(value)}")
+    by_kind = {cls.__dataclass_fields__["kind"].default: cls for cls in classes}
+    wanted = value.get("kind", next(iter(by_kind)))
+    if not isinstance(wanted, str) or wanted not in by_kind:
+        raise unknown("kind", str(wanted), by_kind, where)
+    return by_kind[wanted]
 
 
 def _convert_sequence(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -247,3 +247,62 @@ def test_a_nan_is_never_written(tmp_path: Path) -> None:
 def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
     assert canonical_sha256({"a": 1, "b": (2,)}) == canonical_sha256({"b": [2], "a": 1})
     assert canonical_sha256({"a": 1}) != canonical_sha256({"a": 2})
+
+
+@dataclass(frozen=True)
+class Circle:
+    kind: str = "circle"
+    radius: float = 1.0
+
+
+@dataclass(frozen=True)
+class Square:
+    kind: str = "square"
+    side: int = 2
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shape: Circle | Square
+    other: Circle | Square | None = None
+
+
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [
+        ({"shape": {"kind": "circle", "radius": 3}}, Drawing(Circle(radius=3.0))),
+        ({"shape": {"kind": "square", "side": 3}}, Drawing(Square(side=3))),
+        ({"shape": {"radius": 2}}, Drawing(Circle(radius=2.0))),  # the first one without a kind
+        ({"shape": {}, "other": None}, Drawing(Circle())),
+        ({"shape": {}, "other": {"kind": "square"}}, Drawing(Circle(), Square())),
+    ],
+)
+def test_a_kind_chooses_between_records(mapping: dict[str, Any], expected: Drawing) -> None:
+    assert build(Drawing, mapping, "f") == expected
+    assert build(Drawing, to_jsonable(expected), "f") == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            {"kind": "sqare"},
+            "f: shape: unknown kind 'sqare'; did you mean 'square'? known: circle, square",
+        ),
+        ({"kind": 7}, "f: shape: unknown kind '7'; known: circle, square"),
+        ({"kind": None}, "f: shape: unknown kind 'None'; known: circle, square"),
+        (
+            {"kind": "square", "radius": 2},
+            "f: shape: unknown key 'radius'; known: kind, side",
+        ),
+        ({"side": 2}, "f: shape: unknown key 'side'; known: kind, radius"),
+        ({"kind": "square", "side": 1.5}, "f: shape: side: expected an integer, got a number"),
+        ("square", "f: shape: expected a table of fields, got a string"),
+        (None, "f: shape: expected a table of fields, got null"),
+        ([], "f: shape: expected a table of fields, got a list"),
+    ],
+)
+def test_a_mistake_in_a_kind_is_one_line(shape: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(Drawing, {"shape": shape}, "f")
+    assert str(caught.value) == message

@@ -1,46 +1,76 @@
 """MPM chat: an eye, a bridge, a language model. Shapes: B batch, T tokens, K visual, D width."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.language_model import TinyDecoder
-from training.resampler import Resampler
-from training.tokenizer import EOS, IMAGE, PAD, ChatTokenizer, Encoded
-from training.vision import EfficientNetLite0
+from training.language_model import LanguageModel
+from training.tokenizer import ChatTokenizer, Encoded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_LOGIT_ROWS = 256  # rows of a softmax over the whole vocabulary at once
+
+
+class Eye(Protocol):
+    """What the chat model needs of a vision encoder."""
+
+    dim: int  # feature channels
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+    def __call__(self, x_BCHW: Tensor) -> Tensor:
+        """Return features z_BPC of pictures in 0..1."""
+        ...
+
+
+class Bridge(Protocol):
+    """What the chat model needs of the part between eye and language model."""
+
+    def fit_features(self, z_NPC: Tensor) -> None:
+        """Set fixed statistics from a sample of training features."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def __call__(self, z_BPC: Tensor, words_VD: Tensor) -> Tensor:
+        """Return visual tokens v_BKD at the scale of the words."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded ids with the places of source and answer."""
+    """Right-padded ids with the places of source and answers."""
 
     ids_BT: Tensor
-    answer_BT: Tensor  # True at answer tokens
+    answer_BT: Tensor  # True at answer tokens, each turn's end included
     source_BT: Tensor  # True at the source slot
+    last_B: Tensor  # the last position of each prompt: the state that begins the (last) answer
 
 
-def collate(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> Batch:
+def collate(rows: Sequence[Encoded], pad: int, device: torch.device | str = "cpu") -> Batch:
     """Return one right-padded batch; under a causal mask padding cannot change an answer."""
     longest = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), longest), PAD, dtype=torch.long)
+    ids = torch.full((len(rows), longest), pad, dtype=torch.long)
     answer, source = (
         torch.zeros_like(ids, dtype=torch.bool),
         torch.zeros_like(ids, dtype=torch.bool),
     )
     for index, row in enumerate(rows):
-        end = len(row.ids)
-        ids[index, :end] = torch.tensor(row.ids)
-        answer[index, end - row.num_answer : end] = True
-        source[index, 2 : 2 + row.num_source] = True
-    return Batch(ids.to(device), answer.to(device), source.to(device))
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        source[index, row.source] = True
+        for turn in row.answers:
+            answer[index, turn] = True
+    last = [(row.answers[-1].start if row.answers else len(row.ids)) - 1 for row in rows]
+    return Batch(
+        ids.to(device), answer.to(device), source.to(device), torch.tensor(last).to(device)
+    )
 
 
 class ChatModel(nn.Module):
@@ -48,25 +78,35 @@ class ChatModel(nn.Module):
 
     def __init__(
         self,
-        lm: TinyDecoder,
-        vision: EfficientNetLite0,
-        resampler: Resampler,
+        lm: LanguageModel,
+        vision: Eye,
+        bridge: Bridge,
         tokenizer: ChatTokenizer,
         image_size: int,
     ):
         super().__init__()
-        self.lm, self.vision, self.resampler = lm, vision, resampler
+        self.lm, self.vision, self.bridge = lm, vision, bridge
         self.tokenizer, self.image_size = tokenizer, image_size
 
     @property
     def device(self) -> torch.device:
-        return self.lm.embedding.weight.device
+        return self.lm.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the language model computes."""
+        return self.lm.word_vectors.dtype
 
     def image_features(self, x_BCHW: Tensor) -> Tensor:
         """Return features z_BPC of pictures in 0..1, resized bilinearly with antialias."""
+        return self.vision(self.resized(x_BCHW))
+
+    def resized(self, x_BCHW: Tensor) -> Tensor:
+        """Return pictures at the eye's size."""
         size = (self.image_size, self.image_size)
-        x = F.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False, antialias=True)
-        return self.vision(x)
+        return F.interpolate(
+            x_BCHW, size=size, mode="bilinear", align_corners=False, antialias=True
+        )
 
     @torch.inference_mode()
     def encode_pictures(self, pictures: Sequence["Image"]) -> Tensor:
@@ -88,71 +128,110 @@ class ChatModel(nn.Module):
         pooled: list[Tensor] = []
         for start in range(0, len(texts), 128):
             rows = [self.tokenizer.prompt("", text) for text in texts[start : start + 128]]
-            if any(row.num_source == 0 for row in rows):
+            if any(row.source.start == row.source.stop for row in rows):
                 raise ValueError("an empty text has no hidden state")
-            pooled.append(self._source_states(collate(rows, self.device), None))
-        return torch.cat(pooled, dim=1).float()
+            pooled.append(self._source_states(self.collate(rows), None))
+        return torch.cat(pooled, dim=1)
 
     @torch.inference_mode()
     def picture_states(self, visual_BKD: Tensor) -> Tensor:
         """Return h_LND in float32 as `text_states` does, with a picture in the place of the text:
         the same prompt, and the same mean over the visual tokens."""
-        batch = collate([self.tokenizer.prompt("")] * len(visual_BKD), self.device)
-        return self._source_states(batch, visual_BKD).float()
+        batch = self.collate([self.tokenizer.prompt("")] * len(visual_BKD))
+        return self._source_states(batch, visual_BKD)
 
     def _source_states(self, batch: Batch, visual_BKD: Tensor | None) -> Tensor:
         """Return h_LBD: per layer, the position-weighted mean over the tokens of the source."""
         weight_BT1 = (batch.source_BT.cumsum(1) * batch.source_BT)[..., None].float()
         weight_BT1 = weight_BT1 / weight_BT1.sum(1, keepdim=True)
         states = self.lm.hidden(self.inputs(batch, visual_BKD))
-        return torch.stack([(state * weight_BT1).sum(1) for state in states])
+        return torch.stack([(state.float() * weight_BT1).sum(1) for state in states])
 
     def visual_tokens(self, features_BPC: Tensor) -> Tensor:
         """Return v_BKD for image features."""
-        return self.resampler(features_BPC, self.lm.embedding.weight)
+        return self.bridge(features_BPC, self.lm.word_vectors)
+
+    def collate(self, rows: Sequence[Encoded]) -> Batch:
+        """Return one right-padded batch on the model's device."""
+        return collate(rows, self.tokenizer.frame.pad, self.device)
 
     def inputs(self, batch: Batch, visual_BKD: Tensor | None) -> Tensor:
         """Return input embeddings x_BTD with the placeholders overwritten."""
         x_BTD = self.lm.embed(batch.ids_BT)
         if visual_BKD is None:
             return x_BTD
-        places = batch.ids_BT == IMAGE
-        return x_BTD.masked_scatter(places[..., None], visual_BKD.to(x_BTD.dtype))
+        return x_BTD.masked_scatter(batch.source_BT[..., None], visual_BKD.to(x_BTD.dtype))
 
-    def answer_loss(self, batch: Batch, x_BTD: Tensor) -> Tensor:
-        """Return the mean cross-entropy (nats per token) of the answers alone.
+    def answer_loss(
+        self,
+        batch: Batch,
+        state_BTD: Tensor,
+        num_tokens: int | None = None,
+        words: "Words | None" = None,
+    ) -> Tensor:
+        """Return the cross-entropy (nats) of the answers, summed and divided by `num_tokens`; by
+        their own number where that is None.
 
-        The softmax is computed at answer positions only; everything else has no label.
+        `state_BTD` are last hidden states of all positions but the last. The softmax is computed
+        at answer positions only (everything else has no label) and, given `words`, over those
+        words only.
         """
-        hidden = self.lm.hidden(x_BTD[:, :-1])[-1]
         wanted = batch.answer_BT[:, 1:]
-        return F.cross_entropy(self.lm.logits(hidden[wanted]), batch.ids_BT[:, 1:][wanted])
+        labels = batch.ids_BT[:, 1:][wanted]
+        states = state_BTD[wanted]
+        if words is None:
+            logits = self.lm.logits(states)
+        else:
+            logits, labels = self.lm.logits(states, words.ids_V), words.places(labels)
+        total = F.cross_entropy(logits.float(), labels, reduction="sum")
+        return total / (len(labels) if num_tokens is None else num_tokens)
 
     @torch.inference_mode()
     def option_scores(
         self, questions: Sequence[str], options: Sequence[Sequence[str]], visual_BKD: Tensor | None
     ) -> list[list[tuple[float, int]]]:
-        """Return, per question, (summed log-probability in nats, tokens) of each option."""
-        rows, owners = [], []
-        for index, (question, choices) in enumerate(zip(questions, options, strict=True)):
-            prompt = self.tokenizer.prompt(question)
-            for choice in choices:
-                answer = [*self.tokenizer.encode(choice), EOS]
-                rows.append(Encoded(prompt.ids + answer, prompt.num_source, len(answer)))
-                owners.append(index)
-        batch = collate(rows, self.device)
-        visual = None if visual_BKD is None else visual_BKD[torch.tensor(owners)]
-        hidden = self.lm.hidden(self.inputs(batch, visual)[:, :-1])[-1]
-        wanted = batch.answer_BT[:, 1:]
-        logprobs = torch.log_softmax(self.lm.logits(hidden[wanted]).float(), dim=-1)
-        token = logprobs.gather(-1, batch.ids_BT[:, 1:][wanted][:, None]).squeeze(-1)
+        """Return, per question, (summed log-probability in nats, tokens) of each option.
+
+        The prompt is read once for all its options, and its last state gives their first tokens.
+        """
+        tokenizer = self.tokenizer
+        prompts = [tokenizer.prompt(question) for question in questions]
+        ends = [[[*tokenizer.encode(o), *tokenizer.frame.end] for o in row] for row in options]
         scores: list[list[tuple[float, int]]] = [[] for _ in questions]
-        start = 0
-        for owner, row in zip(owners, rows, strict=True):
-            stop = start + row.num_answer
-            scores[owner].append((float(token[start:stop].double().sum()), row.num_answer))
-            start = stop
+        for members in _by_length(prompts):
+            visual = None if visual_BKD is None else visual_BKD[torch.tensor(members)]
+            x_BTD = self.inputs(self.collate([prompts[i] for i in members]), visual)
+            rows = [ids for i in members for ids in ends[i]]
+            owner_N = torch.tensor([o for o, i in enumerate(members) for _ in ends[i]])
+            totals = self._continued(x_BTD, rows, owner_N.to(self.device))
+            for owner, ids, total in zip(owner_N.tolist(), rows, totals, strict=True):
+                scores[members[owner]].append((total, len(ids)))
         return scores
+
+    def _continued(self, x_BTD: Tensor, rows: list[list[int]], owner_N: Tensor) -> list[float]:
+        """Return the log-probability of each row of ids after the prompt that it belongs to."""
+        longest = max(map(len, rows))
+        ids_NT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in rows])
+        ids_NT = ids_NT.to(self.device)
+        real_NT = torch.tensor([[i < len(ids) for i in range(longest)] for ids in rows])
+        real_NT = real_NT.to(self.device)
+        last_BD, h_NTD = self.lm.continued(x_BTD, owner_N, self.lm.embed(ids_NT[:, :-1]))
+        token_NT = torch.zeros(ids_NT.shape, dtype=torch.float64, device=self.device)
+        first_BV = torch.log_softmax(self.lm.logits(last_BD).float(), dim=-1)
+        token_NT[:, 0] = first_BV[owner_N, ids_NT[:, 0]].double()
+        later_NT = real_NT[:, 1:]
+        found = list(self._logprobs(h_NTD[later_NT], ids_NT[:, 1:][later_NT]))
+        if found:
+            token_NT[:, 1:][later_NT] = torch.cat(found).double()
+        return [float(total) for total in token_NT.sum(1)]
+
+    def _logprobs(self, states_ND: Tensor, labels_N: Tensor) -> Iterator[Tensor]:
+        """Yield log-probabilities of labels, a chunk at a time: a quarter of a million words times
+        a batch of options would not fit in memory."""
+        parts = zip(states_ND.split(_LOGIT_ROWS), labels_N.split(_LOGIT_ROWS), strict=True)
+        for states, labels in parts:
+            logprobs = torch.log_softmax(self.lm.logits(states).float(), dim=-1)
+            yield logprobs.gather(-1, labels[:, None]).squeeze(-1)
 
     @torch.inference_mode()
     def generate(
@@ -162,28 +241,41 @@ class ChatModel(nn.Module):
 
         Grouping by length instead of padding makes a batch of N equal N batches of one.
         """
-        prompts = [self.tokenizer.prompt(question).ids for question in questions]
-        answers = [""] * len(prompts)
-        for length in sorted({len(ids) for ids in prompts}):
-            members = [i for i, ids in enumerate(prompts) if len(ids) == length]
-            ids_BT = torch.tensor([prompts[i] for i in members], device=self.device)
+        prompts = [self.tokenizer.prompt(question) for question in questions]
+        frame, answers = self.tokenizer.frame, [""] * len(prompts)
+        for members in _by_length(prompts):
             visual = None if visual_BKD is None else visual_BKD[torch.tensor(members)]
-            empty = torch.zeros_like(ids_BT, dtype=torch.bool)
-            x_BTD = self.inputs(Batch(ids_BT, empty, empty), visual)
-            for index, output in zip(members, self._greedy(x_BTD, max_new_tokens), strict=True):
+            x_BTD = self.inputs(self.collate([prompts[i] for i in members]), visual)
+            # Some models pad with what ends an answer.
+            banned = {frame.pad, frame.placeholder} - {self.tokenizer.stop}
+            rows = self.lm.greedy(x_BTD, max_new_tokens, self.tokenizer.stop, sorted(banned))
+            for index, output in zip(members, rows, strict=True):
                 answers[index] = self.tokenizer.decode(output)
         return answers
 
-    def _greedy(self, x_BTD: Tensor, max_new_tokens: int) -> list[list[int]]:
-        done = torch.zeros(len(x_BTD), dtype=torch.bool, device=x_BTD.device)
-        columns: list[Tensor] = []
-        for _ in range(max_new_tokens):
-            logits = self.lm.logits(self.lm.hidden(x_BTD)[-1][:, -1])
-            logits[:, [PAD, IMAGE]] = -torch.inf
-            token_B = torch.where(done, EOS, logits.argmax(-1))
-            columns.append(token_B)
-            done |= token_B == EOS
-            if bool(done.all()):
-                break
-            x_BTD = torch.cat([x_BTD, self.lm.embed(token_B[:, None])], dim=1)
-        return [list(map(int, row)) for row in torch.stack(columns, dim=1)] if columns else []
+
+def _by_length(prompts: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Yield the places of prompts of one length, shortest first."""
+    for length in sorted({len(prompt.ids) for prompt in prompts}):
+        yield [i for i, prompt in enumerate(prompts) if len(prompt.ids) == length]
+
+
+class Words:
+    """Some words of a vocabulary: the only ones that a softmax of training runs over.
+
+    What is left out: words outside lose no probability in training. Where the data never uses
+    them, the gradient differs from that of the whole softmax only by the share of probability
+    that the model gives them.
+    """
+
+    def __init__(self, ids: Sequence[int], vocab_size: int, device: torch.device | str = "cpu"):
+        self.ids_V = torch.tensor(sorted(set(ids)), device=device)
+        self._place = torch.full((vocab_size,), -1, device=device)
+        self._place[self.ids_V] = torch.arange(len(self.ids_V), device=device)
+
+    def places(self, ids_N: Tensor) -> Tensor:
+        """Return the places of ids among the words; ValueError for one that is not among them."""
+        places = self._place[ids_N]
+        if bool((places < 0).any()):
+            raise ValueError(f"a label is not among the {len(self.ids_V)} words of the softmax")
+        return places

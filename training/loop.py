@@ -1,125 +1,258 @@
-"""The training loop: steps, validation, atomic saves, exact resume."""
+"""The training loop: steps on any number of devices, validation, atomic saves, exact resume."""
 
 import hashlib
+import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from mpm_eval.errors import UserError
-from mpm_eval.schema import StageRecord
-from mpm_eval.strict import build, to_jsonable
-from training.checkpoint import read_tensors, write_tensors
+from training.chat_model import ChatModel
 from training.optimizer import Optimizer, rate
-from training.stages import Context, Stage, make_record
+from training.recipe import EngineConfig
+from training.stages.base import Context, Stage
+from training.state import Copies, Progress, State
+from training.tokenizer import Example
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # stage, steps done, steps in all, mean loss of the last steps, examples per second
 Report = Callable[[str, int, int, float, float], None]
 
 
 @dataclass
-class Progress:
-    """Where a training run stands; everything a resumed run needs beside the tensors."""
+class Run:
+    """One recipe on its way: what it trains, on which devices, and where it is kept."""
 
-    recipe_sha256: str
-    stage: int = 0
-    step: int = 0
-    curve: list[float] = field(default_factory=list)
-    records: list[StageRecord] = field(default_factory=list)
+    context: Context
+    accelerator: "Accelerator"
+    state: State
+    progress: Progress
+    copies: Copies
+    optimizer_state: dict[str, Tensor]
+    report: Report
 
 
-class State:
-    """The file that makes a run resumable: parameters, optimizer and progress, written at once."""
+class _Step(nn.Module):
+    """A stage as a module whose forward pass is the loss: what DDP and FSDP wrap."""
 
-    def __init__(self, path: Path, recipe_sha256: str):
-        self.path, self.recipe_sha256 = path, recipe_sha256
+    def __init__(self, model: ChatModel, stage: Stage):
+        super().__init__()
+        self.model, self._stage = model, stage
 
-    def load(self, model: torch.nn.Module) -> tuple[Progress, dict[str, torch.Tensor]]:
-        """Return (progress, optimizer tensors) and fill the model; a fresh start without a file.
+    def forward(self, examples: Sequence[Example], whole: Sequence[Example]) -> Tensor:
+        return self._stage.loss(examples, whole)
 
-        Raises UserError when the file belongs to another recipe.
-        """
-        if not self.path.is_file():
-            return Progress(self.recipe_sha256), {}
-        tensors, content = read_tensors(self.path)
-        if content["recipe_sha256"] != self.recipe_sha256:
-            raise UserError(
-                f"{self.path.parent}: holds an unfinished run of another recipe or other settings; "
-                "give another --out or delete the folder"
-            )
-        model.load_state_dict(
-            {k.removeprefix("model|"): v for k, v in tensors.items() if k.startswith("model|")}
+
+def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
+    """Return accelerate's view of the devices; `accelerate launch` and its config decide on them.
+
+    Raises UserError for a package that is not installed and a precision that the device lacks.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.tracking import get_available_trackers
+    except ImportError:
+        raise UserError("training needs accelerate: pip install 'mpm-eval[train]'") from None
+    if engine.tracker and engine.tracker not in map(str, get_available_trackers()):
+        raise UserError(
+            f"engine.tracker: {engine.tracker} is missing: pip install {engine.tracker}"
         )
-        records = [build(StageRecord, r, str(self.path)) for r in content.pop("records")]
-        progress = Progress(**content, records=records)
-        optimizer = {
-            k.removeprefix("optimizer|"): v
-            for k, v in tensors.items()
-            if k.startswith("optimizer|")
-        }
-        return progress, optimizer
-
-    def save(self, model: torch.nn.Module, progress: Progress, optimizer: Optimizer | None) -> None:
-        """Write everything in one step; kill -9 leaves the previous state whole."""
-        tensors = {f"model|{k}": v.contiguous() for k, v in model.state_dict().items()}
-        if optimizer is not None:
-            tensors |= {f"optimizer|{k}": v for k, v in optimizer.state().items()}
-        write_tensors(self.path, tensors, _content(progress))
-
-
-def _content(progress: Progress) -> dict[str, Any]:
-    content: dict[str, Any] = to_jsonable(progress)
-    return content
+    AcceleratorState._reset_state()  # a process may train one recipe after another
+    try:
+        accelerator = Accelerator(
+            mixed_precision=engine.mixed_precision,
+            log_with=engine.tracker or None,
+            project_dir=str(folder),
+        )
+    except ValueError as error:
+        raise UserError(f"engine.mixed_precision: {error}") from None
+    if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Each process would train the whole batch by itself and write the same files.
+        raise UserError(
+            "several processes were launched, but accelerate sees one; without a GPU set "
+            "ACCELERATE_USE_CPU=true"
+        )
+    if engine.tracker:
+        accelerator.init_trackers("mpm-eval")
+    return accelerator
 
 
-def run_stage(
-    stage: Stage,
-    context: Context,
-    state: State,
-    progress: Progress,
-    optimizer_state: dict[str, torch.Tensor],
-    report: Report,
-) -> None:
-    """Train one stage from `progress.step` to its end and append its record.
+def run_stage(stage: Stage, run: Run) -> None:
+    """Train one stage from where it stands to its end and append its record.
 
     The result does not depend on where the run was interrupted: batch, dropout and noise of a step
     are functions of seed, stage and step.
     """
-    config, model = stage.config, context.model
-    model.requires_grad_(False)
-    parameters = stage.parameters()
-    for _, parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = Optimizer(parameters, config.learning_rate, stage.muon)
-    optimizer.load_state(optimizer_state)
-    model.train()
+    context, progress = run.context, run.progress
+    trainer = _Trainer(stage, run)
+    context.model.train()
     saved = began = time.monotonic()
     first = progress.step
-    for step in range(first, config.steps):
-        torch.manual_seed(_seed(context.recipe.seed, stage.name, step))
-        loss = stage.loss(stage.examples(step))
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"{stage.name}: the loss is {float(loss)} at step {step}; lower "
-                f"{stage.name}.learning_rate and start again"
-            )
-        optimizer.step(loss, rate(step, config.steps, config.warmup_steps))
-        progress.curve.append(float(loss.detach()))
+    for step in range(first, stage.config.steps):
+        progress.curve.append(trainer.step(step))
         progress.step = step + 1
         recent = progress.curve[-100:]
-        speed = (step + 1 - first) * config.batch_size / (time.monotonic() - began)
-        report(stage.name, step + 1, config.steps, sum(recent) / len(recent), speed)
-        if time.monotonic() - saved > context.recipe.save_every_s:
-            state.save(model, progress, optimizer)
+        speed = (step + 1 - first) * stage.config.batch_size / (time.monotonic() - began)
+        run.report(stage.name, step + 1, stage.config.steps, sum(recent) / len(recent), speed)
+        every = stage.config.validate_every
+        if every and (step + 1) % every == 0 and step + 1 < stage.config.steps:
+            trainer.validate()
+        if trainer.agreed(time.monotonic() - saved > context.recipe.save_every_s):
+            trainer.save()
             saved = time.monotonic()
-    model.eval()
-    record = make_record(stage, context, progress.curve, stage.validation_loss())
-    progress.records.append(record)
+    validation = trainer.finish()
+    context.model.eval()
+    progress.records.append(stage.record(progress.curve, validation))
     progress.stage, progress.step, progress.curve = progress.stage + 1, 0, []
-    state.save(model, progress, None)
+    progress.best, progress.stream = None, []
+    run.copies, run.optimizer_state = Copies(), {}
+    if run.accelerator.is_main_process:
+        run.state.save(context.model, progress)
+    run.accelerator.wait_for_everyone()
+
+
+class _Trainer:
+    """One stage's module and optimizer on accelerate's devices."""
+
+    def __init__(self, stage: Stage, run: Run):
+        self.stage, self.run, self.model = stage, run, run.context.model
+        if stage.config.batch_size < run.context.process[1]:
+            raise UserError(
+                f"{stage.name}.batch_size: {stage.config.batch_size} examples cannot be divided "
+                f"among {run.context.process[1]} processes; raise it"
+            )
+        self.model.requires_grad_(False)
+        parameters = stage.parameters()
+        for _, parameter in parameters:
+            parameter.requires_grad_(True)
+        if any(name.startswith("lm.") for name, _ in parameters):
+            self.model.lm.unsettle()
+        else:
+            self.model.lm.settle()
+        self.learned = dict(parameters)
+        self.optimizer = Optimizer(parameters, stage.config.learning_rate, stage.muon)
+        self.optimizer.load_state(run.optimizer_state)
+        if run.progress.stream:
+            stage.resume(run.progress.stream[run.context.process[0]])
+        self.module = self.optimizer.prepare(run.accelerator, _Step(self.model, stage))
+        engine = run.context.recipe.engine
+        if engine.ema and not run.copies.average:
+            run.copies.average = self._values()
+        device = run.context.device  # a state is read into memory
+        run.copies.average = {name: v.to(device) for name, v in run.copies.average.items()}
+
+    def step(self, step: int) -> float:
+        """Take one step and return its loss over the whole batch."""
+        run, stage, accelerator = self.run, self.stage, self.run.accelerator
+        recipe = run.context.recipe
+        whole = stage.examples(step)
+        rank, world = run.context.process
+        mine = whole if stage.sharded else whole[rank::world]
+        torch.manual_seed(_seed(recipe.seed, stage.name, step) + rank)
+        self.optimizer.zero_grad()
+        size = -(-len(mine) // recipe.engine.accumulation)
+        parts = [mine[start : start + size] for start in range(0, len(mine), size)]
+        total = torch.zeros((), device=accelerator.device)
+        try:
+            for part in parts:
+                with self._last(part is parts[-1]), accelerator.autocast():
+                    loss = self.module(part, whole)
+                # DDP averages gradients over processes, and the parts' losses are to add up.
+                accelerator.backward(loss * world)
+                total += loss.detach()
+        except RuntimeError as error:
+            raise _out_of_memory(error, stage) or error from None
+        total = accelerator.reduce(total, "sum")
+        warmup = rate(step, stage.config.steps, stage.config.warmup_steps)
+        norm = self.optimizer.step(accelerator, warmup)
+        value = float(total)
+        if not (torch.isfinite(total) and (torch.isfinite(norm) or accelerator.scaler is not None)):
+            raise UserError(
+                f"{stage.name}: loss {value}, gradient norm {float(norm)} at step {step}; lower "
+                f"{stage.name}.learning_rate and start again"
+            )
+        self._average(recipe.engine.ema)
+        if recipe.engine.tracker:
+            accelerator.log({f"{stage.name}/loss": value}, step=step)
+        return value
+
+    def _last(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients once per step, after the last micro-batch."""
+        return nullcontext() if last else self.run.accelerator.no_sync(self.module)
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: p.detach().float().clone() for name, p in self.learned.items()}
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        for name, average in self.run.copies.average.items():
+            average.lerp_(self.learned[name].detach().float(), 1 - decay)
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.learned[name].copy_(value)
+
+    def validate(self) -> float:
+        """Return the validation loss of the averaged weights if there are any, else of the last
+        ones; the best so far are kept."""
+        progress, copies = self.run.progress, self.run.copies
+        last = self._values()
+        self._set(copies.average)
+        self.model.eval()
+        loss = self.stage.validation_loss()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self.stage.name}: validation loss {loss} after {progress.step} steps; lower "
+                f"{self.stage.name}.learning_rate and start again"
+            )
+        if progress.best is None or loss < progress.best:
+            progress.best, copies.best = loss, self._values()
+        self._set(last)
+        self.model.train()
+        return loss
+
+    def agreed(self, due: bool) -> bool:
+        """Return the main process's answer on every process: clocks differ, and all must save."""
+        accelerator = self.run.accelerator
+        if accelerator.num_processes == 1:
+            return due
+        mine = torch.tensor(float(due and accelerator.is_main_process), device=accelerator.device)
+        return bool(accelerator.reduce(mine, "sum") > 0)
+
+    def save(self) -> None:
+        """Write everything that a resumed run needs."""
+        from accelerate.utils import gather_object
+
+        self.run.progress.stream = gather_object([self.stage.state()])
+        if self.run.accelerator.is_main_process:
+            self.run.state.save(self.model, self.run.progress, self.optimizer, self.run.copies)
+
+    def finish(self) -> float:
+        """Leave the weights that are to be kept in the model and return their validation loss."""
+        self.validate()
+        self._set(self.run.copies.best)
+        assert self.run.progress.best is not None
+        return self.run.progress.best
+
+
+def _out_of_memory(error: RuntimeError, stage: Stage) -> UserError | None:
+    text = "out of memory" if isinstance(error, torch.OutOfMemoryError) else str(error).lower()
+    if "out of memory" not in text and "allocate memory" not in text:
+        return None
+    return UserError(
+        f"{stage.name}: out of memory with {stage.config.batch_size} examples per step; raise "
+        f"engine.accumulation, set engine.gradient_checkpointing, or lower {stage.name}.batch_size"
+    )
 
 
 def _seed(*parts: object) -> int:

@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _MUON_FACTOR = 5.0  # Muon's updates are orthogonal, so its learning rate lives on another scale
 
@@ -25,7 +29,7 @@ class Optimizer:
             hidden = muon and parameter.dim() == 2 and "embedding" not in name
             (matrices if hidden else others)[name] = parameter
         self._named = {**matrices, **others}
-        self._parts: list[tuple[torch.optim.Optimizer, float]] = []
+        self._parts: list[tuple[Any, float]] = []
         if matrices:
             inner = torch.optim.Muon(list(matrices.values()), lr=learning_rate, weight_decay=0.01)
             self._parts.append((inner, learning_rate * _MUON_FACTOR))
@@ -39,16 +43,29 @@ class Optimizer:
             adam = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
             self._parts.append((adam, learning_rate))
 
-    def step(self, loss: Tensor, rate: float, clip: float = 1.0) -> None:
-        """Update the parameters; `rate` in 0..1 scales both learning rates."""
+    def prepare(self, accelerator: "Accelerator", module: nn.Module) -> nn.Module:
+        """Hand module and optimizers to accelerate together, as FSDP and DeepSpeed want them;
+        return the wrapped module."""
+        wrapped, *optimizers = accelerator.prepare(module, *(inner for inner, _ in self._parts))
+        bases = [base for _, base in self._parts]
+        self._parts = list(zip(optimizers, bases, strict=True))
+        return wrapped
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
         for optimizer, _ in self._parts:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._named.values(), clip, error_if_nonfinite=True)
-        for optimizer, base in self._parts:
+            optimizer.zero_grad()
+
+    def step(self, accelerator: "Accelerator", rate: float, clip: float = 1.0) -> Tensor:
+        """Clip gradients, update the parameters and return the gradients' norm before clipping;
+        `rate` in 0..1 scales both learning rates. A norm that is not finite changes nothing."""
+        norm = accelerator.clip_grad_norm_(self._named.values(), clip)
+        finite = norm is None or bool(torch.isfinite(norm)) or accelerator.scaler is not None
+        for optimizer, base in self._parts if finite else ():
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
             optimizer.step()
+        return torch.tensor(0.0) if norm is None else norm
 
     def state(self) -> dict[str, Tensor]:
         """Return all state tensors by "parameter name|state name"."""
@@ -66,7 +83,10 @@ class Optimizer:
             for name, parameter in self._named.items():
                 if id(parameter) in mine:
                     found = {
-                        key.partition("|")[2]: value.clone()
+                        # the number of steps, a scalar, stays in memory
+                        key.partition("|")[2]: value.clone().to(
+                            parameter.device if value.dim() else value.device
+                        )
                         for key, value in tensors.items()
                         if key.partition("|")[0] == name
                     }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,37 @@ from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.resources import shipped
 from mpm_eval.strict import build, canonical_sha256, read_toml
+from training.frames import TEMPLATES
 from training.language_model import LanguageModelConfig
+from training.mlp_bridge import MLPConfig
+from training.pretrained_lm import PretrainedConfig
 from training.resampler import ResamplerConfig
+from training.streams import StreamConfig
+from training.translation_noise import KINDS
 from training.vision import VisionConfig
+from training.vision_tower import TowerConfig
 
 
 @dataclass(frozen=True)
-class AlignConfig:
-    """Stage 1: the language model learns all languages from text only."""
+class StageConfig:
+    """What every stage has."""
+
+    steps: int = 1000
+    batch_size: int = 64  # examples per step, over all processes and micro-batches
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    validate_every: int = 0  # steps; the weights with the lowest validation loss are kept. 0: never
+
+
+@dataclass(frozen=True)
+class AlignConfig(StageConfig):
+    """Stage 1: the language model learns all languages from text only.
+
+    A pretrained language model is left as it is (leave the table out), or continues on parallel
+    text through its LoRA.
+    """
 
     steps: int = 2500
-    batch_size: int = 64
     learning_rate: float = 4e-3  # of embeddings and norms; matrices take 5 times this, by Muon
     warmup_steps: int = 200
     translation: bool = True  # false: source and answer share one language (no pivot)
@@ -31,14 +51,13 @@ class AlignConfig:
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(StageConfig):
     """Stage 2a: language model frozen, the bridge learns pivot captions."""
 
-    steps: int = 1000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup_steps: int = 50
     keyword_share: float = 0.5  # of captions that are a keyword instead of the name
+    native_share: float = 0.0  # of captions in the other languages, at the same number of steps
+    translation_noise: float = 0.0  # share of words, or captions, damaged in those; see noise_kind
+    noise_kind: str = "dropped"  # one of translation_noise.KINDS
     augmentations: int = 5  # precomputed views of each picture, the plain one included
     max_pictures: int = 0  # of training and of validation, each; 0: all. For trials and tests
     matching: float = 0.0  # weight: hidden states of picture and of its English name agree (MSE)
@@ -46,17 +65,45 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class InstructConfig:
+class SpellConfig(StageConfig):
+    """Stage 2, a warm-up without the language model: visual tokens spell the pivot name."""
+
+    temperature: float = 0.07  # of cosine similarities between visual tokens and words
+    contrastive: float = 1.0  # weight: the whole name, against the names of all other concepts
+
+
+@dataclass(frozen=True)
+class InstructConfig(StageConfig):
     """Stage 2b: question answering on the pivot plus k translated pairs."""
 
     steps: int = 400
-    batch_size: int = 64
     learning_rate: float = 3e-4
-    warmup_steps: int = 50
     caption_share: float = 0.3  # of examples that repeat stage 2a, against forgetting
     translated_pairs: int = 0  # k: picture-question-answer triples per target language
     translated_share: float = 0.2  # of examples drawn from them, when there are any
     train_language_model: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamStageConfig(StageConfig):
+    """A stage on streamed image-text data: captions of the pivot, or conversations."""
+
+    data: StreamConfig
+    train_language_model: bool = False
+    held_out: int = 256  # samples that are never trained on but give the validation loss
+    prompt: str = "Describe the image."  # the question of a caption
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How steps are computed; `accelerate launch` decides on how many devices."""
+
+    mixed_precision: str = "no"  # no, bf16, fp16: of what is trained
+    accumulation: int = 1  # micro-batches per step, to save memory
+    gradient_checkpointing: bool = False  # recompute instead of keeping activations
+    ema: float = 0.0  # decay of averaged weights, which then replace the last ones; 0: none
+    data_vocabulary: bool = False  # the softmax runs over the words that the data can use
+    tracker: str = ""  # tensorboard or trackio; "": none
 
 
 @dataclass(frozen=True)
@@ -67,12 +114,16 @@ class Recipe:
     description: str  # cost and expected result
     seed: int
     languages: tuple[str, ...]
-    language_model: LanguageModelConfig
-    vision: VisionConfig
-    resampler: ResamplerConfig
-    align: AlignConfig
-    pretrain: PretrainConfig
-    instruct: InstructConfig
+    language_model: LanguageModelConfig | PretrainedConfig
+    vision: VisionConfig | TowerConfig
+    bridge: ResamplerConfig | MLPConfig
+    align: AlignConfig | None = None
+    spell: SpellConfig | None = None
+    pretrain: PretrainConfig | None = None
+    instruct: InstructConfig | None = None
+    stream_pretrain: StreamStageConfig | None = None
+    stream_instruct: StreamStageConfig | None = None
+    engine: EngineConfig = EngineConfig()
     pivot: str = "en"
     threads: int = 2  # of torch; part of the recipe, as sums depend on it in the last bit
     save_every_s: float = 30.0
@@ -83,7 +134,24 @@ class Recipe:
         kept = dataclasses.asdict(self)
         for key in ("description", "save_every_s"):
             del kept[key]
+        del kept["engine"]["tracker"]
         return canonical_sha256(kept)
+
+    @property
+    def num_views(self) -> int:
+        """Views of each training picture, the plain one included."""
+        return self.pretrain.augmentations if self.pretrain else 1
+
+    @property
+    def stages(self) -> dict[str, StageConfig]:
+        """Return the stages that the recipe has, in order."""
+        found = {
+            "align": self.align,
+            "spell": self.spell,
+            "pretrain": self.pretrain or self.stream_pretrain,
+            "instruct": self.instruct or self.stream_instruct,
+        }
+        return {name: config for name, config in found.items() if config is not None}
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -91,6 +159,14 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UserError for an unknown recipe, key, language or a value of the wrong type.
     """
+    content, where = read_recipe(name_or_path, overrides)
+    recipe = build(Recipe, content, where)
+    _check(recipe, where)
+    return recipe
+
+
+def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """Return (content, path) of a recipe of any kind, with its overrides, keys not yet checked."""
     path = Path(name_or_path)
     if path.suffix != ".toml":
         folder = shipped("recipes")
@@ -100,9 +176,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     content = read_toml(path)
     for override in overrides:
         _apply(content, override)
-    recipe = build(Recipe, content, str(path))
-    _check(recipe, str(path))
-    return recipe
+    return content, str(path)
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -122,23 +196,97 @@ def _apply(content: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
+def _check_captions(config: PretrainConfig, languages: Sequence[str], where: str) -> None:
+    if config.noise_kind not in KINDS:
+        raise unknown("kind", config.noise_kind, KINDS, f"{where}: pretrain.noise_kind")
+    for key in ("native_share", "translation_noise"):
+        value = getattr(config, key)
+        if not 0 <= value <= 1:
+            raise UserError(f"{where}: pretrain.{key}: must be between 0 and 1, got {value}")
+    if config.native_share and len(languages) < 2:
+        raise UserError(
+            f"{where}: pretrain.native_share: there is no language beside the pivot; add languages"
+        )
+
+
 def _check(recipe: Recipe, where: str) -> None:
     for language in recipe.languages:
         if language not in EMOJI_LANGUAGES:
             raise unknown("language", language, EMOJI_LANGUAGES, f"{where}: languages")
+    if recipe.pretrain is not None:
+        _check_captions(recipe.pretrain, recipe.languages, where)
     if recipe.pivot not in recipe.languages:
         raise UserError(f"{where}: pivot '{recipe.pivot}' is not among languages")
-    numbers: Mapping[str, int] = {
-        "align.steps": recipe.align.steps,
-        "pretrain.steps": recipe.pretrain.steps,
-        "instruct.steps": recipe.instruct.steps,
-        "threads": recipe.threads,
-    }
-    for key, value in numbers.items():
+    for key, value in _counts(recipe):
         if value < 1:
             raise UserError(f"{where}: {key}: must be at least 1, got {value}")
-    if recipe.language_model.width % (2 * recipe.language_model.num_heads):
+    for key, chosen, allowed in _choices(recipe):
+        if chosen not in allowed:
+            raise UserError(f"{where}: {key}: expected one of {', '.join(allowed)}, got '{chosen}'")
+    _check_sizes(recipe, where)
+    _check_stages(recipe, where)
+
+
+def _check_sizes(recipe: Recipe, where: str) -> None:
+    if not 0 <= recipe.engine.ema < 1:
+        raise UserError(f"{where}: engine.ema: must be from 0 to below 1, got {recipe.engine.ema}")
+    for name, config in recipe.stages.items():
+        if config.learning_rate <= 0:
+            raise UserError(
+                f"{where}: {name}.learning_rate: must be above 0, got {config.learning_rate}"
+            )
+    bridge = recipe.bridge
+    if isinstance(bridge, ResamplerConfig) and bridge.width % bridge.num_heads:
+        raise UserError(
+            f"{where}: bridge.width: must be a multiple of num_heads ({bridge.num_heads}), "
+            f"got {bridge.width}"
+        )
+    lm = recipe.language_model
+    if isinstance(lm, PretrainedConfig) and (lm.lora_rank < 0 or (lm.lora_rank and lm.full)):
+        raise UserError(
+            f"{where}: language_model.lora_rank: must be 0 with full = true, else at least 0; "
+            f"got {lm.lora_rank}"
+        )
+    if isinstance(lm, LanguageModelConfig) and lm.width % (2 * lm.num_heads):
         raise UserError(
             f"{where}: language_model.width: must be a multiple of twice num_heads "
-            f"({2 * recipe.language_model.num_heads}), got {recipe.language_model.width}"
+            f"({2 * lm.num_heads}), got {lm.width}"
+        )
+
+
+def _choices(recipe: Recipe) -> Iterator[tuple[str, str, Sequence[str]]]:
+    yield "engine.mixed_precision", recipe.engine.mixed_precision, ("no", "bf16", "fp16")
+    yield "engine.tracker", recipe.engine.tracker, ("", "tensorboard", "trackio")
+    if isinstance(recipe.language_model, PretrainedConfig):
+        dtypes = ("float32", "bfloat16", "float16")
+        yield "language_model.dtype", recipe.language_model.dtype, dtypes
+        yield "language_model.template", recipe.language_model.template, TEMPLATES
+    if isinstance(recipe.bridge, ResamplerConfig):
+        yield "bridge.output", recipe.bridge.output, ("words", "free")
+
+
+def _counts(recipe: Recipe) -> Iterator[tuple[str, int]]:
+    yield "threads", recipe.threads
+    yield "engine.accumulation", recipe.engine.accumulation
+    if recipe.pretrain is not None:
+        yield "pretrain.augmentations", recipe.pretrain.augmentations
+    for name, config in recipe.stages.items():
+        yield f"{name}.steps", config.steps
+        yield f"{name}.batch_size", config.batch_size
+
+
+def _check_stages(recipe: Recipe, where: str) -> None:
+    if not recipe.stages:
+        raise UserError(f"{where}: no stage; write at least one table, e.g. [pretrain]")
+    for name in ("pretrain", "instruct"):
+        if getattr(recipe, name) and getattr(recipe, f"stream_{name}"):
+            raise UserError(f"{where}: {name} and stream_{name} are the same stage; keep one")
+    lm = recipe.language_model
+    if isinstance(lm, LanguageModelConfig):
+        if recipe.align is None:
+            raise UserError(f"{where}: a new language model has to learn text; add [align]")
+    elif recipe.align is not None and not lm.trainable:
+        raise UserError(
+            f"{where}: align: the language model is frozen; leave [align] out or set "
+            "language_model.lora_rank"
         )

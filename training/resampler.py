@@ -12,11 +12,12 @@ from torch.nn import functional as F
 class ResamplerConfig:
     """Size of the bridge between eye and language model."""
 
+    kind: str = "resampler"
     num_tokens: int = 4  # visual tokens per picture
     width: int = 256
     num_heads: int = 4
     num_layers: int = 1
-    num_patches: int = 16
+    num_patches: int = 16  # set by the eye
     output: str = "words"  # "words": mixtures of the LM's own input embeddings; "free": any vector
     dropout: float = 0.1
 

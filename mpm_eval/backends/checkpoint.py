@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpm_eval.backends.paint_checkpoint import PaintBackend, is_painter, open_paint
 from mpm_eval.errors import UserError
 from mpm_eval.schema import OptionScore, Request, TrainingRecord
 
@@ -37,7 +38,7 @@ class CheckpointBackend:
         self.identity: Mapping[str, str] = {
             "recipe": recipe,
             "device": self.device,
-            "dtype": "float32",
+            "dtype": str(self._model.dtype).removeprefix("torch."),
         }
         self._visual: dict[str, Tensor] = {}
 
@@ -104,8 +105,11 @@ def _by_picture(requests: Sequence[Request]) -> list[list[int]]:
     return [part for part in parts if part]
 
 
-def open_checkpoint(argument: str, seed: int) -> CheckpointBackend:
-    """Return the backend of a checkpoint folder; UserError when something is missing or broken."""
+def open_checkpoint(argument: str, seed: int) -> CheckpointBackend | PaintBackend:
+    """Return the backend of a checkpoint folder, chat or painter; UserError when something is
+    missing or broken."""
     if not argument:
         raise UserError("model 'checkpoint': give the folder, e.g. checkpoint:checkpoints/mine")
+    if is_painter(Path(argument)):
+        return open_paint(argument, seed)
     return CheckpointBackend(Path(argument), seed)

@@ -11,6 +11,9 @@ from mpm_eval.schema import Sample, Task
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Others are left out because Pillow runs Ghostscript for EPS, and few of them are ever meant.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -29,6 +32,10 @@ class Row:
     translation: str = ""  # the question in the pivot language, for --control translate-test
 
 
+# kind -> what is done with the question
+_READS_THE_QUESTION = {"probe": "a probe reads", "paint": "a model paints"}
+
+
 def to_sample(row: Row, task: Task, where: str) -> Sample:
     """Return the sample of a row; raises UserError "`where`: field …" for what is missing."""
     if not row.id:
@@ -44,9 +51,10 @@ def to_sample(row: Row, task: Task, where: str) -> Sample:
             f"{where}: field 'options': the task's kind is '{task.kind}'; remove the options or "
             'set kind = "choose"'
         )
-    if task.kind == "probe":
+    if task.kind in _READS_THE_QUESTION:
         if not row.question:
-            raise UserError(f"{where}: field 'question': is empty; a probe reads this text")
+            does = _READS_THE_QUESTION[task.kind]
+            raise UserError(f"{where}: field 'question': is empty; {does} this text")
         references = references or (row.question,)
     if not references:
         raise UserError(f"{where}: field 'references': is empty; give at least one answer")
@@ -162,16 +170,28 @@ def folder_of(task: Task, path: str, where: str) -> Path:
 
 
 def decode(content: bytes, what: str) -> "Image":
-    """Return the RGB picture in `content`, upright; raises CorruptImage naming `what`."""
+    """Return the RGB picture in `content`, upright; raises CorruptImage naming `what`.
+
+    Transparency is dropped, and of an animation the first frame is kept.
+    """
     import io
 
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            width, height = picture.size
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit and width * height > limit:
+                raise CorruptImage(f"{what}: {width} x {height} pixels, {limit} are allowed")
             return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorruptImage(f"{what}: cannot be decoded: {error}") from error
+    except CorruptImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise CorruptImage(f"{what}: cannot be decoded: none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # broken bytes make decoders raise anything, KeyError included
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CorruptImage(f"{what}: cannot be decoded: {reason}") from error
 
 
 def describe_rows(collected: Collected, extra: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from mpm_eval.errors import UserError
 from mpm_eval.schema import Request
 from training.chat_model import ChatModel, collate
 from training.checkpoint import load_checkpoint
-from training.tokenizer import EOS, IMAGE, Example
+from training.tokenizer import EOS, IMAGE, PAD, Example
 
 pytestmark = pytest.mark.slow  # the shipped checkpoint is loaded
 
@@ -54,7 +54,7 @@ def test_an_option_score_is_the_sum_of_its_token_log_probabilities(model: ChatMo
     [[(score, tokens)]] = model.option_scores(["What is this?"], [["dog"]], visual)
     row = model.tokenizer.example(Example("What is this?", "dog"))
     ids = torch.tensor([row.ids])
-    batch = collate([row])
+    batch = collate([row], PAD)
     with torch.no_grad():
         logits = model.lm.logits(model.lm.hidden(model.inputs(batch, visual))[-1])[0]
     expected = sum(
@@ -76,7 +76,7 @@ def test_left_padding_with_a_mask_changes_only_positions(model: ChatModel) -> No
 
 
 def test_visual_tokens_overwrite_exactly_the_placeholders(model: ChatModel) -> None:
-    batch = collate([model.tokenizer.prompt("What is this?")])
+    batch = collate([model.tokenizer.prompt("What is this?")], PAD)
     visual = torch.full((1, model.tokenizer.num_visual, model.lm.width), 9.0)
     x = model.inputs(batch, visual)[0]
     places = batch.ids_BT[0] == IMAGE

@@ -103,7 +103,7 @@ def test_the_training_record_proves_what_was_seen(small_checkpoint: Path) -> Non
     align, pretrain, instruct = record["stages"]
     assert [s["name"] for s in record["stages"]] == ["align", "pretrain", "instruct"]
     assert align["multimodal_samples"] == {} and set(align["text_samples"]) == {"de", "en"}
-    assert set(pretrain["multimodal_samples"]) == {"en"} and pretrain["trained"] == ["resampler"]
+    assert set(pretrain["multimodal_samples"]) == {"en"} and pretrain["trained"] == ["bridge"]
     assert 1 <= instruct["multimodal_samples"]["de"] <= 3  # k = 3 pairs, some maybe not drawn
     assert set(pretrain["images"]) <= {"noto", "twemoji"}
 
@@ -117,28 +117,31 @@ def test_without_translated_pairs_every_target_language_is_zero_shot(tmp_path: P
 
 
 def test_pretrain_changes_the_bridge_alone(tmp_path: Path) -> None:
-    from training.interface import _add_features, _context
-    from training.loop import Progress, State, run_stage
-    from training.stages import Pretrain
+    from training.interface import _add_features, _context, architecture
+    from training.loop import Run, open_accelerator, run_stage
+    from training.stages import open_stage
+    from training.state import Copies, Progress, State
 
     recipe = load_recipe("tiny", SMALL)
     context, _ = _context(recipe)
     _add_features(context, tmp_path, lambda *_: None)
     before = {name: value.clone() for name, value in context.model.state_dict().items()}
-    state = State(tmp_path / "state.safetensors", recipe.sha256)
+    state = State(tmp_path / "state.safetensors", recipe.sha256, architecture(recipe))
+    accelerator = open_accelerator(recipe.engine, tmp_path)
     progress = Progress(recipe.sha256, stage=1)
-    run_stage(Pretrain(context), context, state, progress, {}, lambda *_: None)
+    run = Run(context, accelerator, state, progress, Copies(), {}, lambda *_: None)
+    run_stage(open_stage("pretrain", context), run)
     changed = {
         name.partition(".")[0]
         for name, value in context.model.state_dict().items()
         if not torch.equal(value, before[name])
     }
-    assert changed == {"resampler"}
+    assert changed == {"bridge"}
 
 
 def test_without_translation_source_and_answer_share_one_language() -> None:
     from training.interface import _context
-    from training.stages import Align
+    from training.stages import open_stage
 
     recipe = load_recipe("tiny", [*SMALL, "align.translation=false"])
     context, _ = _context(recipe)
@@ -153,7 +156,7 @@ def test_without_translation_source_and_answer_share_one_language() -> None:
         for language in ("en", "de")
     }
     for step in range(12):
-        for example in Align(context).examples(step):
+        for example in open_stage("align", context).examples(step):
             assert set(example.source.split()) <= words[example.language]
 
 

@@ -1,0 +1,159 @@
+"""MPM paint: a frozen language model reads, a UNet paints what it says.
+
+Shapes: B batch, T positions, Z channels of the canvas, H and W its sides, C of the condition.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mpm_eval.errors import UserError, unknown
+from training.paint.canvas import Canvas
+from training.paint.condition import Bridge, Condition, Reader, pad_states
+from training.paint.recipe import SAMPLERS, SamplingConfig
+from training.paint.sampler import diffusers, open_scheduler, sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class MPMPaint(nn.Module):
+    """Hidden states of a frozen language model, a bridge, the cross-attention of a UNet."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        bridge: Bridge,
+        unet: Any,
+        canvas: Canvas,
+        noise: Mapping[str, Any],
+        size: int,
+        sampling: SamplingConfig,
+    ):
+        super().__init__()
+        self.lm, self.bridge, self.unet, self.canvas = reader.lm, bridge, unet, canvas
+        self.reader, self.noise, self.size, self.sampling = reader, noise, size, sampling
+        self._schedule = diffusers().DDPMScheduler.from_config(dict(noise))
+
+    @property
+    def device(self) -> torch.device:
+        return self.bridge.null_C.device
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.reader.tokenizer
+
+    def train(self, mode: bool = True) -> "MPMPaint":
+        """Set the mode of what learns; language model and VAE stay as they are used."""
+        super().train(mode)
+        for part in (self.lm, self.canvas):
+            if isinstance(part, nn.Module):
+                part.eval()
+        return self
+
+    @property
+    def num_times(self) -> int:
+        """Steps of the noise schedule."""
+        return int(self._schedule.config.num_train_timesteps)
+
+    def losses(
+        self,
+        x_BCHW: Tensor,
+        condition: Condition,
+        dropped_B: Tensor,
+        time_B: Tensor,
+        noise_BZHW: Tensor,
+    ) -> Tensor:
+        """Return the mean squared error of each picture (in -1..1) at its time.
+
+        The target is the noise, or v where the schedule says so (Salimans & Ho 2022).
+        """
+        z_BZHW = self.canvas.encode(x_BCHW, random=self.training)
+        noisy_BZHW = self._schedule.add_noise(z_BZHW, noise_BZHW, time_B)
+        found = self.predict(noisy_BZHW, time_B, *self.bridge(condition, dropped_B))
+        error = F.mse_loss(found.float(), self.target(z_BZHW, noise_BZHW, time_B), reduction="none")
+        return error.mean(dim=(1, 2, 3))
+
+    def target(self, z_BZHW: Tensor, noise_BZHW: Tensor, time_B: Tensor) -> Tensor:
+        """Return what the UNet is to predict."""
+        if self._schedule.config.prediction_type == "v_prediction":
+            return self._schedule.get_velocity(z_BZHW, noise_BZHW, time_B)
+        return noise_BZHW
+
+    def predict(self, z_BZHW: Tensor, time_B: Tensor, c_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return the UNet's prediction; padded positions get no attention."""
+        return self.unet(
+            z_BZHW, time_B, encoder_hidden_states=c_BTC, encoder_attention_mask=mask_BT
+        ).sample
+
+    def settings(self, steps: int = 0, guidance: float = -1.0, sampler: str = "") -> SamplingConfig:
+        """Return how to paint; 0, -1 and "" stand for what the recipe says.
+
+        Raises UserError for an unknown sampler, and more steps than the noise schedule has.
+        """
+        usual = self.sampling
+        scale = usual.guidance if guidance < 0 else guidance
+        found = SamplingConfig(sampler or usual.sampler, steps or usual.steps, scale)
+        if found.sampler not in SAMPLERS:
+            raise unknown("sampler", found.sampler, SAMPLERS)
+        if not 1 <= found.steps <= self.num_times:
+            raise UserError(f"steps: must be from 1 to {self.num_times}, got {found.steps}")
+        return found
+
+    @torch.no_grad()
+    def paint(
+        self,
+        prompts: Sequence[str],
+        languages: Sequence[str],
+        seeds: Sequence[int],
+        steps: int = 0,
+        guidance: float = -1.0,
+        sampler: str = "",
+    ) -> "list[Image | None]":
+        """Return one RGB picture per prompt; None where the values were not finite.
+
+        Settings as `settings` takes them. Every picture is painted by itself: matrix products
+        round differently in batches, and a picture must depend on prompt and seed alone. Raises
+        ValueError for a blank prompt, and UserError as `settings` does.
+        """
+        told = self.settings(steps, guidance, sampler)
+        pictures: list[Image | None] = []
+        for prompt, language, seed in zip(prompts, languages, seeds, strict=True):
+            condition = pad_states(self.reader.states([prompt]), self.bridge.rows([language]))
+            z = sample(
+                self._predictor(condition.to(self.device)),
+                open_scheduler(told.sampler, self.noise, self.canvas.clips),
+                self.canvas.shape(self.size),
+                seed,
+                told.steps,
+                told.guidance,
+                self.device,
+            )
+            pictures.append(_to_picture(self.canvas.decode(z)[0]))
+        return pictures
+
+    def _predictor(self, condition: Condition) -> Any:
+        """Return the UNet with and without one prompt, as the sampler wants it."""
+        twice = Condition(*(torch.cat([v, v]) for v in (
+            condition.h_BTLD, condition.mask_BT, condition.language_B)))  # fmt: skip
+        dropped_B = torch.tensor([True, False], device=self.device)
+        c_BTC, mask_BT = self.bridge(twice, dropped_B)
+
+        def predict(z_BZHW: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+            both = self.predict(torch.cat([z_BZHW, z_BZHW]), time, c_BTC, mask_BT)
+            return both[:1], both[1:]
+
+        return predict
+
+
+def _to_picture(x_CHW: Tensor) -> "Image | None":
+    """Return values in -1..1 as an RGB picture; None when any is not finite."""
+    from PIL import Image
+
+    if not bool(torch.isfinite(x_CHW).all()):
+        return None
+    x_HWC = (x_CHW.float().clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0)
+    return Image.fromarray(x_HWC.cpu().numpy())
