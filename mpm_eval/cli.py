@@ -7,6 +7,7 @@ import typer
 
 from mpm_eval import __version__
 from mpm_eval.commands.compare import compare
+from mpm_eval.commands.contact_sheet import contact_sheet
 from mpm_eval.commands.doctor import doctor
 from mpm_eval.commands.evaluate import run, score, show
 from mpm_eval.commands.gate import baseline, gate
@@ -15,6 +16,7 @@ from mpm_eval.commands.judge import judge
 from mpm_eval.commands.look_up import list_, schema
 from mpm_eval.commands.probe import correlate
 from mpm_eval.commands.report import report
+from mpm_eval.commands.study import study
 from mpm_eval.commands.tables import card, leaderboard
 from mpm_eval.commands.train import train
 from mpm_eval.errors import Interrupted, UserError
@@ -54,13 +56,15 @@ for command in (
     list_,
     show,
     report,
+    contact_sheet,
     import_,
     export,
     train,
+    study,
     doctor,
     schema,
 ):
-    app.command(command.__name__.rstrip("_"))(command)
+    app.command(command.__name__.rstrip("_").replace("_", "-"))(command)
 app.add_typer(baseline, name="baseline")
 
 

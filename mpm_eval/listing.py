@@ -1,6 +1,10 @@
 """What `mpm-eval list` shows: tasks, models, metrics, languages."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpm_eval.metrics import PaintMetric, ProbeMetric
 
 LISTS = ("tasks", "models", "metrics", "languages")
 
@@ -44,7 +48,8 @@ def _models() -> list[dict[str, Any]]:
         for card in list_cards()
     ]  # fmt: skip
     specs = {
-        "echo": "repeats the reference; echo:wrong, echo:half, echo:pivot, echo:slow",
+        "echo": "repeats the reference; echo:wrong, echo:half, echo:pivot, echo:slow; "
+        "echo:noise and echo:real paint",
         "checkpoint": "checkpoint:DIR, or just DIR: a folder written by mpm-eval train",
         "hf": "hf:DIR or hf:OWNER/NAME@REVISION: any vision-language or causal model",
         "openai": "openai:BASE_URL#MODEL: any OpenAI-compatible chat endpoint; generates only",
@@ -57,7 +62,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _metrics() -> list[dict[str, Any]]:
-    from mpm_eval.metrics import METRICS, PROBE_METRICS, load_metric
+    from mpm_eval.metrics import METRICS, PAINT_METRICS, PROBE_METRICS, load_metric
 
     listed = []
     for name in METRICS:
@@ -72,18 +77,23 @@ def _metrics() -> list[dict[str, Any]]:
                 "what it counts": (type(metric).__doc__ or "").strip().split("\n")[0],
             }
         )
-    for name, probe in PROBE_METRICS.items():
-        low, high = probe.range
-        better = "higher" if probe.higher_is_better else "lower"
-        listed.append(
-            {
-                "metric": name,
-                "kinds": ["probe"],
-                "range": f"{low:g} to {high:g}",
-                "better": "-" if name.endswith("_floor") else better,
-                "what it counts": probe.what,
-            }
-        )
+    computed: dict[str, Mapping[str, ProbeMetric | PaintMetric]] = {
+        "probe": PROBE_METRICS,
+        "paint": PAINT_METRICS,
+    }
+    for kind, metrics in computed.items():
+        for name, known in metrics.items():
+            low, high = known.range
+            better = "higher" if known.higher_is_better else "lower"
+            listed.append(
+                {
+                    "metric": name,
+                    "kinds": [kind],
+                    "range": f"{low:g} to {high:g}",
+                    "better": "-" if name.endswith("_floor") else better,
+                    "what it counts": known.what,
+                }
+            )
     return listed
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from mpm_eval.append_only import append, cut_torn_line, held
 from mpm_eval.errors import UserError
 from mpm_eval.schema import Prediction
-from mpm_eval.strict import build, read_json, read_jsonl, to_jsonable, write_json
+from mpm_eval.strict import build, read_json, read_jsonl, to_jsonable, write_bytes, write_json
 
 # What must be equal for old predictions to count; languages may grow.
 _FINGERPRINT = (
@@ -55,13 +55,23 @@ class TaskStore:
         keys = [prediction.key for prediction in predictions]
         if len(set(keys)) < len(keys) or not self._done.keys().isdisjoint(keys):
             raise ValueError(f"{self.folder}: a sample is answered twice in {keys}")
-        lines = "".join(
-            json.dumps(to_line(p), ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
-            for p in predictions
-        )
-        data = lines.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode("utf-8")
-        append(self.path, data)
+        append(self.path, _lines(predictions))
         self._done.update({p.key: p for p in predictions})
+
+    def forget(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Remove what is done of `keys`, in one step: what belongs to it is lost."""
+        gone = set(keys)
+        if gone:
+            self._done = {key: p for key, p in self._done.items() if key not in gone}
+            write_bytes(self.path, _lines(list(self._done.values())))
+
+
+def _lines(predictions: Sequence[Prediction]) -> bytes:
+    lines = "".join(
+        json.dumps(to_line(p), ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
+        for p in predictions
+    )
+    return lines.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode("utf-8")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -125,8 +135,9 @@ def _short(value: Any) -> str:
 
 
 def to_line(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as it is written and hashed; without `ranking` where there is none."""
+    """Return a prediction as it is written and hashed, without what only other kinds have."""
     content = to_jsonable(prediction)
-    if not prediction.ranking:  # the hash of predictions of other kinds must stay what it was
-        del content["ranking"]
+    for key in ("ranking", "image_sha256"):
+        if not content[key]:  # the hash of predictions of other kinds must stay what it was
+            del content[key]
     return content

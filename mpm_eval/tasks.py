@@ -8,7 +8,7 @@ from pathlib import Path
 from mpm_eval.data import READERS
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import LANGUAGES
-from mpm_eval.metrics import METRICS, PROBE_METRICS, load_metric
+from mpm_eval.metrics import METRICS, PAINT_METRICS, PROBE_METRICS, distances_of, load_metric
 from mpm_eval.resources import shipped
 from mpm_eval.schema import KINDS, Task
 from mpm_eval.strict import build, canonical_sha256, read_toml, to_jsonable
@@ -16,6 +16,7 @@ from mpm_eval.strict import build, canonical_sha256, read_toml, to_jsonable
 # Describes a task without changing any score.
 _PROSE = ("description", "licence", "citation", "groups", "sha256", "path")
 _WITHOUT_PROMPTS = ("probe", "retrieve")  # kinds: a text is read or ranked, not answered
+MIN_SIZE, MAX_SIZE = 8, 8192  # pixels of a painted picture
 # Also "{ question }" and "{question!r}", which nothing would fill in; not JSON in a prompt.
 _PLACEHOLDER = re.compile(r"\{[\w\s.!:\[\]-]*\}")
 
@@ -35,8 +36,9 @@ def load_task(name_or_path: str | Path) -> Task:
     task = build(Task, content, str(path))
     _check(task, path)
     kept = {k: v for k, v in to_jsonable(task).items() if k not in _PROSE}
-    if not task.paraphrases:  # a task without them is the same as before there were any
-        del kept["paraphrases"]
+    for key in ("paraphrases", "painting"):
+        if not kept[key]:  # a task without them is the same as before there were any
+            del kept[key]
     by_path = str(name_or_path).endswith(".toml")
     return replace(task, sha256=canonical_sha256(kept), path=str(path) if by_path else "")
 
@@ -104,13 +106,35 @@ def _check(task: Task, path: Path) -> None:
         for value in values:
             if values.count(value) > 1:
                 raise UserError(f"{path}: {field}: '{value}' is listed twice; remove one")
+    _check_painting(task, path)
     _check_names(task, path)
     _check_subset(task, path)
     _check_prompts(task, path)
 
 
+def _check_painting(task: Task, path: Path) -> None:
+    asked = task.painting
+    if (asked is None) == (task.kind == "paint"):
+        does = "needs a table [painting]" if asked is None else "has no table [painting]"
+        raise UserError(f"{path}: painting: a task of kind '{task.kind}' {does}")
+    if asked is None:
+        return
+    if asked.size and not MIN_SIZE <= asked.size <= MAX_SIZE:
+        raise UserError(
+            f"{path}: painting.size: must be from {MIN_SIZE} to {MAX_SIZE} pixels, or 0 for what "
+            f"the model paints; got {asked.size}"
+        )
+    if asked.images_per_prompt < 1:
+        raise UserError(
+            f"{path}: painting.images_per_prompt: must be at least 1, got {asked.images_per_prompt}"
+        )
+
+
 def _check_names(task: Task, path: Path) -> None:
-    metrics = PROBE_METRICS if task.kind == "probe" else METRICS
+    metrics: Iterable[str] = PROBE_METRICS if task.kind == "probe" else METRICS
+    if task.painting is not None:
+        plain = [name for name, metric in PAINT_METRICS.items() if not metric.of_a_set]
+        metrics = [*plain, *distances_of(task.painting.extractor)]
     source = task.data.get("source", "")
     closed: list[tuple[str, str, Sequence[str], Iterable[str]]] = [
         ("kind", "kind", (task.kind,), KINDS),
@@ -125,7 +149,7 @@ def _check_names(task: Task, path: Path) -> None:
         for value in values:
             if value not in known:
                 raise unknown(what, value, known, f"{path}: {field}")
-    for name in task.metrics if task.kind != "probe" else ():
+    for name in task.metrics if task.kind not in ("probe", "paint") else ():
         kinds = load_metric(name).kinds
         if task.kind not in kinds:
             raise UserError(

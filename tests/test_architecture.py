@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("strict", "schema", "languages", "resources", "normalise"),
     ("append_only", "store", "endpoint", "items", "zero_shot", "stats"),
-    ("tasks", "cards", "data", "backends", "metrics", "probes", "judging"),
+    ("tasks", "cards", "data", "backends", "metrics", "probes", "judging", "images"),
     ("stages", "results", "listing", "printing", "progress"),
     ("commands",),
     ("cli", "__main__"),

@@ -160,7 +160,7 @@ def test_a_card_comes_before_a_folder_of_its_name(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("smal", "--model: unknown model 'smal'; did you mean 'small'\\? known: checkpoint, echo, hf, openai, small"),
+        ("smal", "--model: unknown model 'smal'; did you mean 'small'\\? known: checkpoint, echo, hf, openai, paint, small"),
         ("eco", "unknown model 'eco'; did you mean 'echo'"),
         ("checkpoint:nowhere", "--model checkpoint:nowhere: no folder nowhere"),
         ("model_cards", "--model model_cards: model_cards is not a checkpoint: config.json is missing"),

@@ -9,6 +9,7 @@ from mpm_eval.errors import UserError
 from mpm_eval.resources import shipped
 from mpm_eval.tasks import expand, groups, list_tasks, load_task
 from tests.conftest import write_task
+from tests.stages.paint_runs import paint_task
 
 
 def test_a_group_is_its_tasks_each_once() -> None:
@@ -83,7 +84,7 @@ PROMPT = 'en = "What is this?"'
         ("version = 1", 'version = 1\npivot = "fr"', "pivot: unknown language 'fr'; known: de, en"),
         ("version = 1", 'version = 1\nmain_subset = "cel=x"', "main_subset: 'cel=x' names no subset; write category=NAME or cell=NAME"),
         ('"Name the colour."', '" "', "description: is empty; say what the task measures"),
-        ('"generate"', '"generat"', "kind: unknown kind 'generat'; did you mean 'generate'? known: choose, generate, probe, retrieve"),
+        ('"generate"', '"generat"', "kind: unknown kind 'generat'; did you mean 'generate'? known: choose, generate, paint, probe, retrieve"),
         ('kind = "generate"', 'kind = "probe"', "metrics: unknown metric 'exact_match'; known: cka, "),
         ('kind = "generate"', 'kind = "choose"', "metrics: 'exact_match' cannot score kind 'choose', only generate"),
         ('["en", "de"]', '["en", "dee"]', "languages: unknown language 'dee'; did you mean 'de'?"),
@@ -156,3 +157,45 @@ def test_a_ranking_task_asks_nothing(tmp_path: Path) -> None:
         load_task(path)
     path.write_text(text[: text.index("[prompts]")])
     assert load_task(path).metrics == ("recall_at_1",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("size = 16", "size = 4", "painting.size: must be from 8 to 8192 pixels, or 0"),
+        ("size = 16", "size = 16.5", "painting: size: expected an integer"),
+        ("size = 16", "images_per_prompt = 0", "painting.images_per_prompt: must be at least 1"),
+        ("size = 16", "side = 16", "painting: unknown key 'side'"),
+        ("[painting]\nsize = 16\n", "", "painting: a task of kind 'paint' needs a table"),
+        ('kind = "paint"', 'kind = "generate"', "painting: a task of kind 'generate' has no table"),
+        ('"clip_score"', '"clipscore"', "metrics: unknown metric 'clipscore'; did you mean 'clip_score'"),
+        ('"clip_score"', '"exact_match"', "metrics: unknown metric 'exact_match'"),
+        # only Inception's features give a FID
+        ('"fd_efficientnet_lite0"', '"fid"', "metrics: unknown metric 'fid'"),
+        ("size = 16", 'extractor = "hf:acme/DINO-v2@abc"', "metrics: unknown metric 'fd_efficientnet_lite0'"),
+        ('en = "{question}"', 'en = ""', "prompts.en: is missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_task_that_paints_is_named(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = paint_task(tmp_path)
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(UserError) as caught:
+        load_task(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_distance_is_named_after_what_it_measures_features_with(tmp_path: Path) -> None:
+    metrics = ["fd_dino_v2", "kid_dino_v2", "diversity"]
+    path = paint_task(tmp_path, metrics=metrics, extractor="hf:acme/DINO-v2@abc")
+    assert load_task(path).metrics == tuple(metrics)
+    path = paint_task(tmp_path, metrics=["fid", "kid"], extractor="inception:weights.pth:clean")
+    assert load_task(path).metrics == ("fid", "kid")
+
+
+def test_the_hash_changes_with_how_is_painted(tmp_path: Path) -> None:
+    one, other = (load_task(paint_task(tmp_path, size=size)).sha256 for size in (16, 32))
+    assert one != other

@@ -23,7 +23,7 @@ class Backend(Protocol):
 
     name: str  # shown in results
     sha256: str  # of everything that can change an answer: weights, tokenizer, settings
-    # of "generate", "choose", "embed", "embed_images", "oracle" (sees references)
+    # of "generate", "choose", "embed", "embed_images", "paint", "oracle" (sees references)
     capabilities: frozenset[str]
     training_record: TrainingRecord | None  # None: a stranger's model, labelled unknown
     identity: Mapping[str, str]  # revision, device, dtype, card hash: written into results
@@ -48,11 +48,23 @@ class Backend(Protocol):
         """Return pooled hidden states h_LND of pictures, in the layers and the space of `embed`."""
         ...
 
+    def paint(
+        self, requests: Sequence[Request], seeds: Sequence[int]
+    ) -> "Sequence[Image | Failure]":
+        """Return one picture per request, in order, or why there is none.
+
+        A picture depends on its prompt and seed alone, never on the batch. Of `Request.size` 0 the
+        size is the backend's, the same for all. `identity` may say sampler, steps, guidance and
+        rerank: they are written into the signature of every score.
+        """
+        ...
+
 
 # spec prefix -> "module:function"; the function takes (argument, seed) and returns a Backend
 BACKENDS: dict[str, str] = {
     "echo": "mpm_eval.backends.echo:open_echo",
     "checkpoint": "mpm_eval.backends.checkpoint:open_checkpoint",
+    "paint": "mpm_eval.backends.paint_checkpoint:open_paint",
     "hf": "mpm_eval.backends.huggingface:open_huggingface",
     "openai": "mpm_eval.backends.openai_api:open_openai",
 }

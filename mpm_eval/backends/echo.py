@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mpm_eval.backends import Failure
 from mpm_eval.errors import unknown
 from mpm_eval.languages import PIVOT
 from mpm_eval.schema import OptionScore, Request, TrainingRecord
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _VERSION = "1"
 _LAYERS, _DIMENSION = 3, 16
 _SLOW_S = 0.02  # per request
+_SIDE = 64  # pixels of a painted picture where none are asked for
 
 
 def _even(request: Request) -> bool:
@@ -79,6 +81,45 @@ class EchoBackend:
         return _vectors([image.tobytes() for image in images])
 
 
+class EchoPainter:
+    """Paints noise, or what it is told: the floor and the ceiling of painting."""
+
+    training_record: TrainingRecord | None = None
+    identity: Mapping[str, str]
+    batch_size = 8
+
+    def __init__(self, argument: str) -> None:
+        self.name = f"echo-{argument}"
+        self.sha256 = hashlib.sha256(f"echo|{_VERSION}|{argument}".encode()).hexdigest()
+        told = {"oracle"} if argument == "real" else set()
+        self.capabilities = frozenset({"paint", *told})
+        self.identity = {"rule": argument}
+        self._paint = _real if argument == "real" else _noise
+
+    def paint(self, requests: Sequence[Request], seeds: Sequence[int]) -> "list[Image | Failure]":
+        """Return Gaussian noise from each seed, or another real picture of what is asked for."""
+        return [self._paint(one, seed) for one, seed in zip(requests, seeds, strict=True)]
+
+
+def _noise(request: Request, seed: int) -> "Image | Failure":
+    import numpy as np
+    from PIL import Image
+
+    side = request.size or _SIDE
+    values = np.random.default_rng(seed).normal(128, 64, (side, side, 3))
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def _real(request: Request, seed: int) -> "Image | Failure":
+    if request.image is None:
+        return Failure("the data have no second picture of it")
+    size = (request.size, request.size)
+    return request.image.resize(size) if request.size else request.image
+
+
+_PAINTERS = ("noise", "real")
+
+
 def _vectors(contents: Sequence[bytes]) -> "np.ndarray":
     import numpy as np
 
@@ -89,11 +130,14 @@ def _vectors(contents: Sequence[bytes]) -> "np.ndarray":
     return np.stack(rows, axis=1).astype(np.float32)
 
 
-def open_echo(argument: str, seed: int) -> EchoBackend:
+def open_echo(argument: str, seed: int) -> "EchoBackend | EchoPainter":
     """Return the echo backend with a rule: "", wrong, half, pivot or slow; the seed is not used.
 
-    Raises UserError for another rule.
+    With the rules noise and real it paints. Raises UserError for another rule.
     """
+    if argument in _PAINTERS:
+        return EchoPainter(argument)
     if argument not in _RULES:
-        raise unknown("rule", argument, [rule for rule in _RULES if rule], "model 'echo'")
+        known = [*(rule for rule in _RULES if rule), *_PAINTERS]
+        raise unknown("rule", argument, known, "model 'echo'")
     return EchoBackend(argument)

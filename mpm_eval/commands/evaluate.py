@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mpm_eval.commands.options import (
+    ImagesPerPrompt,
     Json,
     Languages,
     Tasks,
@@ -34,6 +35,7 @@ def run(
             help="Change the data on purpose: a floor, never ranked.",
         ),
     ] = "",
+    images_per_prompt: ImagesPerPrompt = None,
     as_json: Json = False,
 ) -> None:
     """Answer tasks with a model, score the answers.
@@ -50,19 +52,18 @@ def run(
 
     if not task:
         raise UserError("--task: give at least one task; see: mpm-eval list tasks")
-    tasks = expand(task)
-    wanted = languages_of(languages)
-    backend = open_model(model, seed)
+    tasks, backend = expand(task), open_model(model, seed)
     with SampleProgress() as progress:
         folder = run_tasks(
             tasks,
             backend,
             model_spec=model,
-            languages=wanted,
+            languages=languages_of(languages),
             limit=limit,
             out=out,
             seed=seed,
             control=control,
+            images_per_prompt=images_per_prompt,
             progress=progress,
         )
     print_results(score_run(folder, [t.name for t in tasks]), folder, as_json)

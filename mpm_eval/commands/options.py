@@ -17,6 +17,9 @@ Tasks = Annotated[
 Languages = Annotated[
     str | None, typer.Option(help="Tags or groups of languages, e.g. zh,de or core.")
 ]
+ImagesPerPrompt = Annotated[
+    int | None, typer.Option(help="Pictures per prompt, in place of the task's.", metavar="N")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 

@@ -32,6 +32,7 @@ class Dataset(Protocol):
 READERS: dict[str, str] = {
     "emoji": "mpm_eval.data.emoji:open_emoji",
     "emoji_qa": "mpm_eval.data.emoji_qa:open_emoji_qa",
+    "emoji_paint": "mpm_eval.data.emoji_paint:open_emoji_paint",
     "emoji_text": "mpm_eval.data.emoji_text:open_emoji_text",
     "parallel_text": "mpm_eval.data.parallel_text:open_parallel_text",
     "jsonl": "mpm_eval.data.jsonl:open_jsonl",
@@ -40,6 +41,7 @@ READERS: dict[str, str] = {
     "xm3600": "mpm_eval.data.benchmarks.captions:open_xm3600",
     "multi30k": "mpm_eval.data.benchmarks.captions:open_multi30k",
     "coco_cn": "mpm_eval.data.benchmarks.captions:open_coco_cn",
+    "coco": "mpm_eval.data.benchmarks.coco:open_coco",
     "xflickrco": "mpm_eval.data.benchmarks.retrieval:open_xflickrco",
     "xgqa": "mpm_eval.data.benchmarks.vqa:open_xgqa",
     "maxm": "mpm_eval.data.benchmarks.vqa:open_maxm",
@@ -61,7 +63,7 @@ def open_dataset(task: Task, control: str = "") -> Dataset:
         raise unknown("data source", source, READERS, f"{task.path or task.name}: data.source")
     module, _, function = READERS[source].partition(":")
     dataset: Any = getattr(import_module(module), function)(task)
-    if task.paraphrases or control:
+    if task.paraphrases or control or task.painting is not None:
         from mpm_eval.data.variants import varied
 
         return varied(dataset, task, control)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # control -> what it does; the value of a model that uses its input falls to the floor
 CONTROLS: dict[str, str] = {
     "blank": "every picture is plain grey",
-    "shuffled": "every sample gets the picture of another one",
+    "shuffled": "every sample gets the picture of another one, or is painted from its prompt",
     "blind": "no sample has a picture",
     "translate-test": "questions are asked in the pivot language, as their translation given in "
     "the data; answers are compared with the pivot's references",
@@ -49,7 +49,7 @@ class Variant:
 
 
 def varied(dataset: Dataset, task: Task, control: str) -> Dataset:
-    """Return the dataset with the task's paraphrases and changed by `control` ("" for none).
+    """Return the dataset with the task's paraphrases and pictures per prompt, changed by `control`.
 
     Raises UserError for an unknown control, one that the data cannot have, and paraphrases of
     data that has categories of its own.
@@ -58,10 +58,15 @@ def varied(dataset: Dataset, task: Task, control: str) -> Dataset:
         raise unknown("control", control, CONTROLS, "--control")
     if control == "translate-test":
         dataset = _translated(dataset, task)
+    elif control and task.painting is not None:
+        dataset = _shuffled_prompts(dataset, task, control)
     elif control:
         _require_pictures(dataset, task, control)
         dataset = {"blank": _blank, "shuffled": _shuffled, "blind": _blind}[control](dataset, task)
-    return _paraphrased(dataset, task) if task.paraphrases else dataset
+    if task.paraphrases:
+        dataset = _paraphrased(dataset, task)
+    several = task.painting is not None and task.painting.images_per_prompt > 1
+    return _repeated(dataset, task) if several else dataset
 
 
 def _require_pictures(dataset: Dataset, task: Task, control: str) -> None:
@@ -102,6 +107,45 @@ def _shuffled(dataset: Dataset, task: Task) -> Dataset:
         lambda tag: [
             replace(sample, image=other[sample.image]) if sample.image else sample
             for sample in dataset.samples(tag)
+        ],
+    )
+
+
+def _shuffled_prompts(dataset: Dataset, task: Task, control: str) -> Dataset:
+    """Every sample is painted from the prompt of another one: what a deaf painter would reach."""
+    if control != "shuffled":
+        raise UserError(
+            f"--control {control}: task '{task.name}' paints from words alone; only 'shuffled' "
+            "(the prompts) and 'translate-test' change them"
+        )
+    clusters = {s.id: s.cluster for tag in task.languages for s in dataset.samples(tag)}
+    other = derangement(clusters, task.name)
+
+    def change(tag: str) -> list[Sample]:
+        prompts = {
+            sample.id: (sample.prompt or task.prompts[tag]).replace("{question}", sample.question)
+            for sample in dataset.samples(tag)
+        }
+        # the languages of a task may have different samples
+        return [
+            replace(sample, prompt=prompts[other[sample.id]])
+            for sample in dataset.samples(tag)
+            if other[sample.id] in prompts
+        ]
+
+    return Variant(dataset, change)
+
+
+def _repeated(dataset: Dataset, task: Task) -> Dataset:
+    """Return every sample as often as it is painted, each time under an id of its own."""
+    assert task.painting is not None
+    numbers = range(1, task.painting.images_per_prompt + 1)
+    return Variant(
+        dataset,
+        lambda tag: [
+            replace(sample, id=f"{sample.id}#{number}")
+            for sample in dataset.samples(tag)
+            for number in numbers
         ],
     )
 

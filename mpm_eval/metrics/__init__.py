@@ -4,8 +4,9 @@ Splitting a metric this way lets a bootstrap resample statistics and never token
 value of any resample is `aggregate(weights @ statistics)`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpm_eval.errors import unknown
@@ -146,11 +147,85 @@ IMAGE_PROBE_METRICS = _with_floors(_IMAGE_METRICS)  # of tasks whose samples hav
 PROBE_METRICS = {**_with_floors(_TEXT_METRICS), **IMAGE_PROBE_METRICS}
 
 
+@dataclass(frozen=True, slots=True)
+class PaintMetric:
+    """What is measured of painted pictures."""
+
+    what: str
+    range: tuple[float, float] = (0.0, 100.0)
+    higher_is_better: bool = True
+    of_a_set: bool = False  # only a whole set of pictures has it: no pairs, no test
+
+
+_FRECHET = PaintMetric(
+    "Fréchet distance of {} to the real pictures (Heusel et al. 2017)",
+    (0.0, _INFINITE),
+    higher_is_better=False,
+    of_a_set=True,
+)
+_KERNEL = PaintMetric(
+    "kernel distance (KID, Bińkowski et al. 2018) of {} to the real pictures, times 1000",
+    (-_INFINITE, _INFINITE),
+    higher_is_better=False,
+    of_a_set=True,
+)
+# computed by stages.paint_scores from pictures; distances are named after their extractor
+PAINT_METRICS: dict[str, PaintMetric] = {
+    "clip_score": PaintMetric("100 x max(cosine, 0) of picture and prompt (Hessel et al. 2021)"),
+    "top1_of_100": PaintMetric(
+        "pictures nearer to their own name than to those of 99 others, in percent; all names in "
+        "the pivot language"
+    ),
+    "consistency": PaintMetric(
+        "100 x cosine of the pictures that a prompt and its pivot prompt give with one seed",
+        (-100.0, 100.0),
+    ),
+    "diversity": PaintMetric(
+        "100 x (1 - cosine) of the pictures of different clusters, averaged", (0.0, 200.0)
+    ),
+    "fid": replace(_FRECHET, what=_FRECHET.what.format("Inception features")),
+    "kid": replace(_KERNEL, what=_KERNEL.what.format("Inception features")),
+    "fd_efficientnet_lite0": replace(_FRECHET, what=_FRECHET.what.format("EfficientNet-Lite0's")),
+    "kid_efficientnet_lite0": replace(_KERNEL, what=_KERNEL.what.format("EfficientNet-Lite0's")),
+}
+_OF_ANY_EXTRACTOR = {"fd_": _FRECHET, "kid_": _KERNEL}
+
+
+def distances_of(extractor: str) -> tuple[str, str]:
+    """Return the names of the Fréchet and the kernel distance of an extractor's features.
+
+    Only those of the Inception network may be called FID and KID.
+    """
+    kind, _, argument = extractor.partition(":")
+    if kind == "inception":
+        return "fid", "kid"
+    name = argument.partition("@")[0].rstrip("/").rpartition("/")[2] or kind
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return f"fd_{slug}", f"kid_{slug}"
+
+
+def paint_metric(name: str) -> PaintMetric | None:
+    """Return what is known of a metric of painted pictures; None for another metric."""
+    if name in PAINT_METRICS:
+        return PAINT_METRICS[name]
+    for prefix, metric in _OF_ANY_EXTRACTOR.items():
+        if name.startswith(prefix):
+            return replace(metric, what=metric.what.format(f"{name.removeprefix(prefix)} features"))
+    return None
+
+
+def is_of_a_set(name: str) -> bool:
+    """Return whether only a whole set of painted pictures has this metric."""
+    metric = paint_metric(name)
+    return metric is not None and metric.of_a_set
+
+
 def load_metric(name: str) -> Metric:
     """Return the metric called `name`; raises UserError with the nearest known name.
 
-    "mean:NAME" is a number that another program gave each sample, averaged. A probe's metric can
-    only aggregate: its statistics come from hidden states.
+    "mean:NAME" is a number that another program gave each sample, averaged. A probe's metric and
+    one of painted pictures can only aggregate: their statistics come from hidden states and
+    pictures; a distance of sets cannot even do that.
     """
     from importlib import import_module
 
@@ -162,6 +237,11 @@ def load_metric(name: str) -> Metric:
         from mpm_eval.metrics.mean import Share
 
         return Share(name, PROBE_METRICS[name].higher_is_better)
+    if (painted := paint_metric(name)) is not None:
+        from mpm_eval.metrics.painted import Hits, OfTheSet, Painted
+
+        kind = OfTheSet if painted.of_a_set else Hits if name == "top1_of_100" else Painted
+        return kind(name, painted)
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     module, _, cls = METRICS[name].partition(":")

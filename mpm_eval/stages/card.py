@@ -16,6 +16,7 @@ from mpm_eval.schema import Score
 from mpm_eval.strict import write_bytes
 
 _CARD = "README.md"
+_TASK_TYPES = {"probe": "feature-extraction", "paint": "text-to-image"}  # kind -> the Hub's word
 
 
 def write_card(name: str, runs: Path, check: bool = False) -> tuple[Path, int]:
@@ -108,7 +109,7 @@ def _result(found: Found, score: Score) -> dict[str, Any]:
     if score.n_failed:
         about.append(f"failed {score.n_failed}")
     language = LANGUAGES.get(score.language, (score.language, ""))[0]
-    kind = "feature-extraction" if task.kind == "probe" else "image-text-to-text"
+    kind = _TASK_TYPES.get(task.kind, "image-text-to-text")
     return {
         "task": {"type": kind},
         "dataset": {

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mpm_eval.errors import UserError, unknown
+from mpm_eval.metrics import is_of_a_set
 from mpm_eval.schema import Score
-from mpm_eval.stages.pairing import Side
+from mpm_eval.stages.pairing import Side, main_subset
 
 Sides = Mapping[str, Side]  # by task
 
@@ -80,17 +81,25 @@ def _require_known(a: Sides, b: Sides, tasks: Sequence[str], selection: Selectio
 
 
 def metrics_of(side: Side) -> set[str]:
-    """Return the metrics that can be compared: those of the items, or a probe's scores."""
+    """Return the metrics that can be compared: those of the items, or a probe's scores.
+
+    Of painted pictures also the distances of whole sets.
+    """
     if side.items is None or side.result.task.kind == "probe":
         return {score.metric for score in side.result.scores}
-    return set(side.items.statistics)
+    found = set(side.items.statistics)
+    if side.result.task.kind == "paint":
+        found |= {score.metric for score in side.result.scores if is_of_a_set(score.metric)}
+    return found
 
 
 def _cells_of(a: Side, b: Side, selection: Selection) -> tuple[list[Cell], list[str]]:
     """Return the cells of one task and why others are left out."""
     task = a.result.task
     metric = selection.metric or task.main_metric
-    subset = task.main_subset if selection.subset is None else selection.subset
+    subset = selection.subset
+    if subset is None:
+        subset = main_subset(a.result, metric)
     reasons = [
         f"no {metric}{f' in {subset}' if subset else ''} in {name}"
         for name, side in (("A", a), ("B", b))

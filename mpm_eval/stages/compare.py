@@ -124,7 +124,7 @@ def compare_runs(
     p_values = [None if one is None else one.p_value for one in found]
     num_tests = sum(p is not None for p in p_values)
     compared = [
-        _probe(cell, sides_a[cell.task], sides_b[cell.task])
+        _whole(cell, sides_a[cell.task], sides_b[cell.task])
         if one is None
         else _compared(cell, one, worth, p_holm, num_tests)
         for cell, one, worth, p_holm in zip(cells, pairs, found, holm(p_values), strict=True)
@@ -145,7 +145,7 @@ def compare_runs(
 
 
 def pair(a: Sides, b: Sides, cell: Cell) -> PairedCell | None:
-    """Return the cell's pairs; None for a probe's numbers that no single text has."""
+    """Return the cell's pairs; None for numbers of a whole set, which no single sample has."""
     one, other = a[cell.task], b[cell.task]
     if not all(has_items(side, cell.metric, cell.subset) for side in (one, other)):
         return None
@@ -281,8 +281,8 @@ def _verdict(higher_is_better: bool, found: "Difference | None", test: Significa
     return BETTER if (found.value > 0) == higher_is_better else WORSE
 
 
-def _probe(cell: Cell, a: Side, b: Side) -> ComparedCell:
-    """Return the two values of a probe and their difference: without items there is no more."""
+def _whole(cell: Cell, a: Side, b: Side) -> ComparedCell:
+    """Return two values of a whole set and their difference: without items there is no more."""
     scores = [next((s for s in side.result.scores if is_of(s, cell)), None) for side in (a, b)]
     values = [None if score is None else score.value for score in scores]
     known = [score for score in scores if score is not None]

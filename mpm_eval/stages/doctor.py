@@ -8,7 +8,7 @@ from mpm_eval.backends import Backend
 from mpm_eval.data import Dataset, open_dataset
 from mpm_eval.errors import UserError
 from mpm_eval.schema import Prediction, Sample, Task
-from mpm_eval.stages.generate import Pictures, answer_batch
+from mpm_eval.stages.answer import Pictures, answer_batch
 
 if TYPE_CHECKING:
     from mpm_eval.metrics import Item
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NUM_SAMPLES = 16  # per language
 MAX_NATS = 1e-2  # log-probabilities of one input may differ by rounding
 MIN_OBEYED = 0.5  # of the fidelity that references themselves would get
+KINDS = ("choose", "generate")  # of tasks whose answers are compared
 VERDICTS = ("ok", "fails", "cannot tell")
 _LONG = 12  # times a question is repeated to make a long prompt
 
@@ -59,8 +60,14 @@ def examine(
 ) -> list[Check]:
     """Return every check of a model on the first samples of a task.
 
-    Raises UserError for a probe task, a capability the model lacks, and a language the task lacks.
+    Raises UserError for a task of another kind, a capability the model lacks, and a language the
+    task lacks.
     """
+    if task.kind not in KINDS:
+        raise UserError(
+            f"task '{task.name}' is of kind '{task.kind}'; the doctor asks tasks of kind "
+            f"{' or '.join(KINDS)}: give another --task"
+        )
     if task.kind not in backend.capabilities:
         raise UserError(
             f"task '{task.name}' is of kind '{task.kind}'; '{backend.name}' can "

@@ -132,7 +132,7 @@ def _tracks(side: Side, metric: str, id_: str) -> dict[str, _Track]:
         if item.id != id_:
             continue
         predictions = [build(Prediction, line, str(path)) for line in lines[item.language]]
-        if [output_sha256(p.output, p.option_scores) for p in predictions] != [item.output_sha256]:
+        if [output_sha256(p.content, p.option_scores) for p in predictions] != [item.output_sha256]:
             raise UserError(
                 f"{path}: sample '{item.id}' ({item.language}) is not as it was scored; "
                 f"score the run again: mpm-eval score {path.parent.parent}"

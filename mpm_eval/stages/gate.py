@@ -12,6 +12,7 @@ from pathlib import Path
 from mpm_eval.errors import UserError
 from mpm_eval.metrics import load_metric
 from mpm_eval.schema import Score
+from mpm_eval.stages.cells import metrics_of
 from mpm_eval.stages.gate_changes import (
     ALPHA,
     Change,
@@ -27,7 +28,8 @@ from mpm_eval.stages.pairing import (
     PairedCell,
     Side,
     differences_of,
-    has_items,
+    is_whole,
+    main_subset,
     obstacles_of,
     pair_cell,
 )
@@ -48,8 +50,7 @@ class _Selected:
         row_a, row_b = _row(self.a, self), _row(self.b, self)
         value_a = row_a.value if row_a else None
         value_b = row_b.value if row_b else None
-        probe = task.kind == "probe" and not self.has_items
-        margin = self.rule.probe_margin if probe else _margin(self.rule, value_a)
+        margin = self.rule.probe_margin if self.is_whole else _margin(self.rule, value_a)
         return Verdict(
             task=task.name,
             metric=self.metric,
@@ -68,11 +69,11 @@ class _Selected:
         return _label(self.a, self.language)
 
     @property
-    def has_items(self) -> bool:
-        """Return whether both sides have per-sample statistics; some scores of probes do not."""
-        subset = self.a.result.task.main_subset
+    def is_whole(self) -> bool:
+        """Return whether a side has no per-sample statistics, as some probes and distances."""
+        subset = main_subset(self.a.result, self.metric)
         sides = (self.a, self.b)
-        return all(side is not None and has_items(side, self.metric, subset) for side in sides)
+        return any(side is not None and is_whole(side, self.metric, subset) for side in sides)
 
 
 def gate(
@@ -133,7 +134,7 @@ def _scores(side: Side) -> Iterator[tuple[str, str]]:
         yield from ((s.metric, s.language) for s in result.scores if s.subset == subset)
         return
     skipped = {(item.metric, item.language) for item in result.skipped}
-    for metric in sorted(side.items.statistics if side.items else ()):
+    for metric in sorted(metrics_of(side)):
         for language in result.languages:
             if (metric, language) not in skipped:
                 yield metric, language
@@ -152,9 +153,9 @@ def _examine(item: _Selected) -> "Verdict | tuple[_Selected, PairedCell]":
             return item.verdict("regression", f"no longer zero-shot: {label}")
     if different := _not_comparable(item, a, b):
         return item.verdict("undecided", different)
-    if a.result.task.kind == "probe" and not item.has_items:
-        return _probe_verdict(item)
-    cell = pair_cell(a, b, item.metric, item.language, a.result.task.main_subset)
+    if item.is_whole:
+        return _whole_verdict(item)
+    cell = pair_cell(a, b, item.metric, item.language, main_subset(a.result, item.metric))
     return _cell_verdict(item, cell) or (item, cell)
 
 
@@ -213,7 +214,7 @@ def _identical(cell: PairedCell) -> bool:
     return known and not changed and np.array_equal(cell.a, cell.b)
 
 
-def _probe_verdict(item: _Selected) -> Verdict:
+def _whole_verdict(item: _Selected) -> Verdict:
     """Return the verdict on a value that has no per-sample statistics: its drop as it is."""
     margin = item.rule.probe_margin
     found = item.verdict("passed", "")
@@ -309,7 +310,7 @@ def _row(side: Side | None, item: _Selected) -> Score | None:
     """Return the row of a score in the task's main subset."""
     if side is None:
         return None
-    subset = item.a.result.task.main_subset
+    subset = main_subset(item.a.result, item.metric)
     for score in side.result.scores:
         if (score.metric, score.language, score.subset) == (item.metric, item.language, subset):
             return score

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import LANGUAGES
-from mpm_eval.metrics import METRICS, PROBE_METRICS
+from mpm_eval.metrics import METRICS, PAINT_METRICS, PROBE_METRICS, paint_metric
 from mpm_eval.resources import shipped
 from mpm_eval.schema import LABELS
 from mpm_eval.strict import build, read_toml
@@ -99,8 +99,9 @@ def _check_rule(rule: Rule, where: str) -> None:
     _require_known(rule.language, LANGUAGES, f"{where}: language", "language")
     if rule.label != "*" and rule.label not in LABELS:
         raise unknown("label", rule.label, ("*", *LABELS), f"{where}: label")
-    if rule.metric and not rule.metric.startswith("mean:"):
-        _require_known(rule.metric, (*METRICS, *PROBE_METRICS), f"{where}: metric", "metric")
+    if rule.metric and not rule.metric.startswith("mean:") and paint_metric(rule.metric) is None:
+        known = (*METRICS, *PROBE_METRICS, *PAINT_METRICS)
+        _require_known(rule.metric, known, f"{where}: metric", "metric")
     if rule.direction and rule.direction not in DIRECTIONS:
         raise unknown("direction", rule.direction, DIRECTIONS, f"{where}: direction")
     _check_margins(rule, where)

@@ -1,34 +1,30 @@
 """Stage generate: samples to predictions, appended batch by batch."""
 
-import hashlib
-import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mpm_eval import __version__
-from mpm_eval.backends import Backend, Failure
+from mpm_eval.backends import Backend
 from mpm_eval.data import Dataset, open_dataset
-from mpm_eval.errors import CorruptImage, Interrupted, UserError, unknown
-from mpm_eval.schema import OptionScore, Prediction, Request, Sample, Task
+from mpm_eval.errors import Interrupted, UserError, unknown
+from mpm_eval.schema import Prediction, Sample, Task
+from mpm_eval.stages.answer import Pictures, answer_batch
 from mpm_eval.stages.provenance import add_session, package_version
 from mpm_eval.store import TaskStore
 from mpm_eval.strict import build, read_json, to_jsonable, write_json
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 Progress = Callable[[str, int, int], None]  # task, samples done, samples in all
-Answer = tuple[str, tuple[OptionScore, ...], str]  # output, option scores, error
+Answerer = Callable[[Sequence[Sample]], list[Prediction]]  # one prediction per sample, in order
 
 RUNS = Path("results/runs")
 # kind -> capability
-_NEEDS = {"generate": "generate", "choose": "choose", "probe": "embed"}
+_NEEDS = {"generate": "generate", "choose": "choose", "probe": "embed", "paint": "paint"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +68,20 @@ def run_tasks(
     out: Path | None = None,
     seed: int = 0,
     control: str = "",
+    images_per_prompt: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Answer all tasks and return the run folder; what is already answered is not asked again.
 
-    `limit` keeps the first samples, the same ids in every language. Every task is checked before
-    the first one starts. Raises UserError for a language or capability that is missing, a changed
-    task, model or data, and a folder that cannot be written; Interrupted after Ctrl-C.
+    `limit` keeps the first samples, the same ids in every language; `images_per_prompt` stands in
+    place of that of the tasks of kind "paint". Every task is checked before the first one starts.
+    Raises UserError for a language or capability that is missing, a changed task, model or data,
+    and a folder that cannot be written; Interrupted after Ctrl-C.
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit: must be at least 1, got {limit}")
+    if images_per_prompt is not None:
+        tasks = _with_images(tasks, images_per_prompt)
     _check_languages(tasks, languages or ())
     plans = [_plan(task, backend, languages, control) for task in tasks]
     folder = out or default_folder(backend.name, limit, seed, control)
@@ -93,11 +93,25 @@ def run_tasks(
     return folder
 
 
+def _with_images(tasks: Sequence[Task], number: int) -> list[Task]:
+    if number < 1:
+        raise UserError(f"--images-per-prompt: must be at least 1, got {number}")
+    if not any(task.painting for task in tasks):
+        raise UserError("--images-per-prompt: no task is of kind 'paint'; leave it out")
+    return [
+        replace(task, painting=replace(task.painting, images_per_prompt=number))
+        if task.painting
+        else task
+        for task in tasks
+    ]
+
+
 def _portable(model_spec: str) -> str:
     """Return the spec with a folder's name for its path: results are shared, machines are not."""
     prefix, colon, argument = model_spec.partition(":")
-    if colon and Path(argument).is_dir():
-        return f"{prefix}:{Path(argument).resolve().name}"
+    folder, mark, options = argument.partition("?")
+    if colon and Path(folder).is_dir():
+        return f"{prefix}:{Path(folder).resolve().name}{mark}{options}"
     return Path(model_spec).resolve().name if Path(model_spec).is_dir() else model_spec
 
 
@@ -133,7 +147,14 @@ def _plan(task: Task, backend: Backend, languages: Sequence[str] | None, control
             f"task '{task.name}': none of the languages asked for; it has "
             f"{', '.join(task.languages)}"
         )
-    return Plan(task, open_dataset(task, control), asked)
+    plan = Plan(task, open_dataset(task, control), asked)
+    if task.kind == "paint":
+        from mpm_eval.stages.paint import require_prompts
+        from mpm_eval.stages.paint_vectors import require_files
+
+        require_files(task)
+        require_prompts(task, (s for tag in asked for s in plan.dataset.samples(tag)))
+    return plan
 
 
 def _check_languages(tasks: Sequence[Task], languages: Sequence[str]) -> None:
@@ -174,17 +195,39 @@ def _run_task(
     started = time.time()
     with TaskStore.open(folder, _manifest(plan, backend, run)) as store:
         write_json(folder / "task.json", plan.task)
+        answer = _answerer(plan, backend, store, run)
         before = _answered(folder, store)
         try:
-            if plan.task.kind == "probe":
+            if answer is None:
                 _embed_all(plan, backend, folder, run.limit, progress)
             else:
-                _answer_all(plan, backend, store, run.limit, progress)
+                _answer_all(plan, answer, backend.batch_size, store, run.limit, progress)
         finally:
             num_new = len(_answered(folder, store) - before)
             if num_new:
                 device = backend.identity.get("device", "none")
                 add_session(folder / "environment.json", started, num_new, device)
+
+
+def _answerer(plan: Plan, backend: Backend, store: TaskStore, run: RunFile) -> Answerer | None:
+    """Return what answers a batch of samples; None for a probe, which is not asked anything.
+
+    Pictures that are lost are forgotten: they are painted again.
+    """
+    task = plan.task
+    if task.kind == "probe":
+        return None
+    if backend.batch_size < 1:
+        raise ValueError(f"{backend.name}: batch_size is {backend.batch_size}, must be at least 1")
+    if task.kind != "paint":
+        pictures = Pictures(plan.dataset)
+        return lambda samples: answer_batch(task, backend, samples, pictures)
+    from mpm_eval.stages.paint import Painter, lost
+
+    store.forget(p.key for p in lost(store.folder, store.predictions().values()))
+    painter = Painter(task, backend, plan.dataset, store.folder, run.seed)
+    painter.keep_size(store.predictions().values())
+    return painter
 
 
 def _answered(folder: Path, store: TaskStore) -> set[Any]:
@@ -208,19 +251,22 @@ def _embed_all(
 
 
 def _answer_all(
-    plan: Plan, backend: Backend, store: TaskStore, limit: int | None, progress: Progress | None
+    plan: Plan,
+    answer: Answerer,
+    size: int,
+    store: TaskStore,
+    limit: int | None,
+    progress: Progress | None,
 ) -> None:
     """Append an answer for every sample that has none, in batches that fit into memory."""
-    if backend.batch_size < 1:
-        raise ValueError(f"{backend.name}: batch_size is {backend.batch_size}, must be at least 1")
     samples = list(_in_order(plan, limit, store.languages))
     done = store.predictions()
     pending = [sample for sample in samples if sample.key not in done]
-    total, size, pictures = len(samples), backend.batch_size, Pictures(plan.dataset)
+    total = len(samples)
     try:
         while pending:
             batch = pending[:size]
-            predictions = _try(plan.task, backend, batch, pictures)
+            predictions = _try(plan.task, answer, batch)
             if predictions is None:
                 size = len(batch) // 2
                 continue
@@ -233,6 +279,22 @@ def _answer_all(
             f"{plan.task.name}: stopped at {total - len(pending)} of {total} samples; "
             "run the same command again to continue"
         ) from None
+
+
+def _try(task: Task, answer: Answerer, samples: Sequence[Sample]) -> list[Prediction] | None:
+    """Return one prediction per sample; None when a smaller batch may fit into memory."""
+    try:
+        return answer(samples)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
+            raise
+    # outside the handler: the traceback would keep the tensors of the failed batch alive
+    if len(samples) == 1:
+        raise UserError(
+            f"task '{task.name}': out of memory on the single sample '{samples[0].id}' "
+            f"({samples[0].language}); use a smaller model or a machine with more memory"
+        )
+    return None
 
 
 def _in_order(plan: Plan, limit: int | None, languages: Sequence[str]) -> Iterator[Sample]:
@@ -250,133 +312,6 @@ def _in_order(plan: Plan, limit: int | None, languages: Sequence[str]) -> Iterat
                 yield found[sample_id, language]
 
 
-class Pictures:
-    """The pictures of the batch at hand; one that the next batch shares is not decoded again."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._found: dict[str, Image | CorruptImage] = {}
-
-    def load(self, samples: Iterable[Sample]) -> None:
-        """Decode the pictures of `samples` and forget all others."""
-        keys = dict.fromkeys(sample.image for sample in samples if sample.image is not None)
-        self._found = {
-            key: self._found[key] if key in self._found else self._decode(key) for key in keys
-        }
-
-    def of(self, sample: Sample) -> "Image | CorruptImage | None":
-        """Return the sample's picture, or why it has none; None for a sample of text."""
-        return None if sample.image is None else self._found[sample.image]
-
-    def _decode(self, key: str) -> "Image | CorruptImage":
-        try:
-            return self._dataset.load_image(key)
-        except CorruptImage as error:
-            return error
-
-
-def _try(
-    task: Task, backend: Backend, samples: Sequence[Sample], pictures: Pictures
-) -> list[Prediction] | None:
-    """Return one prediction per sample; None when a smaller batch may fit into memory."""
-    try:
-        return answer_batch(task, backend, samples, pictures)
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error).lower():
-            raise
-    # outside the handler: the traceback would keep the tensors of the failed batch alive
-    if len(samples) == 1:
-        raise UserError(
-            f"task '{task.name}': out of memory on the single sample '{samples[0].id}' "
-            f"({samples[0].language}); use a smaller model or a machine with more memory"
-        )
-    return None
-
-
-def answer_batch(
-    task: Task, backend: Backend, samples: Sequence[Sample], pictures: Pictures
-) -> list[Prediction]:
-    """Return one prediction per sample, failed ones (a corrupt picture) with their reason."""
-    pictures.load(samples)
-    oracle = "oracle" in backend.capabilities
-    failed: dict[tuple[str, str], str] = {}
-    requests: dict[tuple[str, str], Request] = {}
-    for sample in samples:
-        picture = pictures.of(sample)
-        if isinstance(picture, CorruptImage):
-            failed[sample.key] = str(picture) or "corrupt picture"
-            continue
-        requests[sample.key] = Request(
-            prompt=_prompt(task, sample),
-            language=sample.language,
-            image=picture,
-            image_key=sample.image,
-            options=sample.options,
-            max_new_tokens=task.max_new_tokens,
-            references=sample.references if oracle else (),
-        )
-    answers = dict(zip(requests, _call(backend, task, list(requests.values())), strict=True))
-    predictions = []
-    for sample in samples:
-        output, scores, error = answers.get(sample.key) or ("", (), failed[sample.key])
-        request = requests.get(sample.key)
-        digest = _input_sha256(request) if request else ""
-        prompt = _prompt(task, sample)
-        predictions.append(
-            Prediction(sample.id, sample.language, prompt, output, scores, error, digest)
-        )
-    return predictions
-
-
-def _prompt(task: Task, sample: Sample) -> str:
-    # not str.format: questions and prompts may hold braces
-    template = sample.prompt or task.prompts[sample.language]
-    return template.replace("{question}", sample.question)
-
-
-def _call(backend: Backend, task: Task, requests: Sequence[Request]) -> list[Answer]:
-    """Return one answer per request; ValueError when the backend breaks its contract."""
-    if not requests:
-        return []
-    choosing = task.kind == "choose"
-    found = backend.choose(requests) if choosing else backend.generate(requests)
-    _require_equal(backend, len(found), len(requests), "answers", "requests")
-    answers: list[Answer] = []
-    for request, one in zip(requests, found, strict=True):
-        if isinstance(one, Failure):
-            answers.append(("", (), one.reason or "no reason given"))
-        elif isinstance(one, str) == choosing:
-            wanted = "scores" if choosing else "text"
-            raise ValueError(f"{backend.name}: an answer is {type(one).__name__}, not {wanted}")
-        else:
-            answers.append((one, (), "") if isinstance(one, str) else _pick(backend, request, one))
-    return answers
-
-
-def _pick(backend: Backend, request: Request, row: Sequence[OptionScore]) -> Answer:
-    """Return the option with the best mean log-probability per token, the first of equal ones."""
-    _require_equal(backend, len(row), len(request.options), "scores", "options")
-    # plain numbers: a float32 of numpy is no JSON
-    scores = tuple(OptionScore(float(score.logprob), int(score.num_tokens)) for score in row)
-    if not all(math.isfinite(score.logprob) and score.num_tokens > 0 for score in scores):
-        return "", (), "an option's score is not finite or has no tokens"
-    best = max(range(len(scores)), key=lambda i: scores[i].logprob / scores[i].num_tokens)
-    return request.options[best], scores, ""
-
-
-def _require_equal(backend: Backend, got: int, wanted: int, what: str, to: str) -> None:
-    if got != wanted:
-        raise ValueError(f"{backend.name}: {got} {what} to {wanted} {to}")
-
-
-def _input_sha256(request: Request) -> str:
-    digest = hashlib.sha256(repr((request.prompt, request.options)).encode())
-    if request.image is not None:
-        digest.update(repr((request.image.mode, request.image.size)).encode())
-        digest.update(request.image.tobytes())
-    return digest.hexdigest()
-
-
 def _manifest(plan: Plan, backend: Backend, run: RunFile) -> dict[str, Any]:
     task = plan.task
     packages = ("numpy", "pillow", *(("torch",) if "torch" in sys.modules else ()))
@@ -389,7 +324,7 @@ def _manifest(plan: Plan, backend: Backend, run: RunFile) -> dict[str, Any]:
         "model": to_jsonable(run.model),
         "seed": run.seed,
         "limit": run.limit,
-        "decoding": {"max_new_tokens": task.max_new_tokens, "strategy": "greedy"},
+        "decoding": _decoding(task),
         "languages": list(plan.languages),
         "training_record": to_jsonable(backend.training_record),
         "versions": {
@@ -398,3 +333,10 @@ def _manifest(plan: Plan, backend: Backend, run: RunFile) -> dict[str, Any]:
             **{name: found for name in packages if (found := package_version(name))},
         },
     }
+
+
+def _decoding(task: Task) -> dict[str, Any]:
+    if task.painting is None:
+        return {"max_new_tokens": task.max_new_tokens, "strategy": "greedy"}
+    asked = task.painting
+    return {"images_per_prompt": asked.images_per_prompt, "size": asked.size, "strategy": "seeded"}

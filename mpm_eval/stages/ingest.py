@@ -71,6 +71,11 @@ def _check(task: Task, name: str, languages: Sequence[str]) -> None:
             f"{task.name}: a probe task reads hidden states, not predictions; "
             "run it with: mpm-eval run"
         )
+    if task.kind == "paint":
+        raise UserError(
+            f"{task.name}: a paint task measures pictures, not lines of predictions; "
+            "run it with: mpm-eval run"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(
             f"--name: '{name}' cannot name a run; use letters, digits, '.', '_' and '-'"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.items import FILE as ITEMS_FILE
 from mpm_eval.items import Cell, Item, Items, read_items
-from mpm_eval.metrics import load_metric
+from mpm_eval.metrics import is_of_a_set, load_metric
 from mpm_eval.stages.result_schema import Result, load_result
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 # the interval of a score is no part of what its metric is
 _INTERVAL = "|ci:"
+# parts of a signature that are the model's and not the metric's: what two models may differ in
+OF_THE_MODEL = ("layer:", "layers:", "painter:", "painted:")
+# kinds of tasks with numbers that no single sample has
+_WITHOUT_ITEMS = ("probe", "paint")
 # a change of interpreter changes no answer and no score
 _NO_MATTER = ("python",)
 
@@ -88,6 +92,20 @@ def has_items(side: Side, metric: str, subset: str) -> bool:
     if side.items is None or metric not in side.items.statistics:
         return False
     return side.result.task.kind != "probe" or not subset
+
+
+def main_subset(result: Result, metric: str) -> str:
+    """Return the subset that stands for a metric: the task's, of a distance of sets always all.
+
+    A part of a set often has too few pictures for a distance.
+    """
+    return "" if is_of_a_set(metric) else result.task.main_subset
+
+
+def is_whole(side: Side, metric: str, subset: str) -> bool:
+    """Return whether a score is of a whole set: without items that could be paired or resampled."""
+    kinds = side.result.task.kind in _WITHOUT_ITEMS
+    return kinds and not has_items(side, metric, subset)
 
 
 def pair_cell(a: Side, b: Side, metric: str, language: str, subset: str) -> PairedCell:
@@ -171,13 +189,20 @@ def differences_of(a: Side, b: Side) -> list[str]:
 def obstacles_of(a: Side, b: Side, metric: str, language: str) -> list[str]:
     """Return those differences that make a cell's two values numbers of different things.
 
-    Task, data and the metric's signature; a probe's signature names layers, which are the model's.
+    Task, data and the metric's signature, without what in it is the model's; a probe's signature
+    counts its layers throughout.
     """
     pairs = _task_and_data(a.result, b.result)
     signature = _signatures(a.result, b.result).get((metric, language))
     if signature and a.result.task.kind != "probe":
-        pairs.append(signature)
+        what, one, other = signature
+        pairs.append((what, settings_of(one), settings_of(other)))
     return _sentences(pairs)
+
+
+def settings_of(signature: str) -> str:
+    """Return a signature without the parts that are the model's."""
+    return "|".join(part for part in signature.split("|") if not part.startswith(OF_THE_MODEL))
 
 
 def signature_of(result: Result, metric: str, language: str) -> str:

@@ -1,7 +1,7 @@
 """Read a run folder: its manifest, the task and data it was made from, predictions with samples."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ def open_task_folder(folder: Path) -> Opened:
             f"(version {manifest.task.version} then, {task.version} now); "
             "run the task again in a new folder"
         )
+    if task.painting is not None and made_with.painting is not None:
+        task = replace(task, painting=made_with.painting)  # --images-per-prompt changes no file
     dataset = open_dataset(task, manifest.control)
     if dataset.sha256 != manifest.data.sha256:
         raise UserError(

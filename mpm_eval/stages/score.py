@@ -76,6 +76,8 @@ def _score_folder(folder: Path) -> dict[str, Any]:
     opened = open_task_folder(folder)
     if opened.task.kind == "probe":
         result, items = _probe_result(opened)
+    elif opened.task.kind == "paint":
+        result, items = _paint_result(opened)
     else:
         result, items = _item_result(opened)
     write_items(folder / ITEMS_FILE, items)
@@ -102,6 +104,26 @@ def _item_result(opened: Opened) -> tuple[Result, Items]:
         if name == task.main_metric and task.pivot in joined:
             parts += [_transfer(task, measured, tag) for tag in joined if tag != task.pivot]
         statistics[name] = statistics_rows(members, measured)
+    return _of_samples(opened, members, parts, statistics, judged.record() if judged else None)
+
+
+def _paint_result(opened: Opened) -> tuple[Result, Items]:
+    from mpm_eval.stages.paint_scores import score_pictures
+
+    joined = join(opened)
+    found = score_pictures(opened, joined, _labels(opened.manifest))
+    members = [j for tag in joined for j in joined[tag]]
+    return _of_samples(opened, members, found.rows, found.statistics)
+
+
+def _of_samples(
+    opened: Opened,
+    members: Sequence[Joined],
+    parts: Sequence[Rows],
+    statistics: Mapping[str, Sequence[Sequence[float] | None]],
+    judging: Mapping[str, Any] | None = None,
+) -> tuple[Result, Items]:
+    """Return the result and the items of a task that has a prediction per sample."""
     predictions = sorted((j.prediction for j in members), key=lambda p: p.key)
     digest = canonical_sha256([to_line(prediction) for prediction in predictions])
     result = _result(
@@ -112,7 +134,7 @@ def _item_result(opened: Opened) -> tuple[Result, Items]:
         num_samples=len(predictions),
         num_failed=sum(bool(p.error) for p in predictions),
         predictions_sha256=digest,
-        judging=judged.record() if judged else None,
+        judging=judging,
     )
     return result, Items(tuple(map(_item, members)), statistics, digest)
 
@@ -174,9 +196,7 @@ def _item(member: Joined) -> Item:
         cell=sample.cell,
         error=prediction.error,
         input_sha256=prediction.input_sha256[:16],
-        output_sha256=output_sha256(
-            "\n".join(prediction.ranking) or prediction.output, prediction.option_scores
-        ),
+        output_sha256=output_sha256(prediction.content, prediction.option_scores),
     )
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from mpm_eval.errors import UserError
 from mpm_eval.metrics import load_metric
-from mpm_eval.schema import Score
+from mpm_eval.schema import Prediction, Score
+from mpm_eval.stages.paint import IMAGES
 from mpm_eval.stages.result_schema import Result, load_result
 from mpm_eval.stages.rows import TRANSFER_METRICS, Joined
 from mpm_eval.stages.run_folder import chosen_folders, join, open_task_folder
+from mpm_eval.store import read_predictions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,19 +25,24 @@ NUM_SAMPLES = 10
 MAX_FAILURES = 20
 MAX_CHARACTERS = 60
 
-# metric that says of one sample whether it is right; a probe has no samples
+# metric that says of one sample whether it is right; other kinds have no answers to read
 _VERDICT_METRICS = {
     "choose": "accuracy",
     "generate": "exact_match",
     "retrieve": "recall_at_1",
 }
+_WITHOUT_ANSWERS = ("probe", "paint")  # kinds: nothing to read beside a reference
 
 
 # note -> what it says beside the score
 _SHOWN_NOTES = {
-    "fidelity_reference_error": "of the references, fidelity takes for another language",
-    "worst_prompt": "with the worst of the prompts,",
-    "prompt_spread": "between the best and the worst prompt,",
+    "fidelity_reference_error": "of the references, fidelity takes for another language {:.1f} %",
+    "worst_prompt": "with the worst of the prompts, {:.1f} %",
+    "prompt_spread": "between the best and the worst prompt, {:.1f} %",
+    "scorer_accuracy": "{metric}: the scorer itself is right on {:.1f} % of held-out pictures",
+    "different_clusters": "{metric}: pictures of different things reach {:.1f}",
+    "biased_value": "{metric}: at this number of pictures {:.2f}",
+    "infinity": "{metric}: extrapolated to unlimited pictures {:.2f}",
 }
 
 
@@ -67,7 +74,9 @@ def print_run(run: Path, console: "Console", tasks: Sequence[str] | None = None)
         _print_head(result, console)
         _print_labels(result, console)
         _print_scores(result, console)
-        if result.task.kind != "probe":
+        if result.task.kind == "paint":
+            _print_painted(folder, run, result, console)
+        if result.task.kind not in _WITHOUT_ANSWERS:
             _print_predictions(folder, result, console)
 
 
@@ -100,9 +109,10 @@ def _print_scores(result: Result, console: "Console") -> None:
     if transfer.row_count:
         console.print(transfer)
     for note in result.notes:
-        if note.name in _SHOWN_NOTES and note.value is not None:
-            value = f"{note.value:.1f} %"
-            console.print(plain(f"{note.language}: {_SHOWN_NOTES[note.name]} {value}"))
+        shown = note.subset in ("", result.task.main_subset) and note.name in _SHOWN_NOTES
+        if shown and note.value is not None:
+            text = _SHOWN_NOTES[note.name].format(note.value, metric=note.metric)
+            console.print(plain(f"{note.language}: {text}"))
     for skipped in result.skipped:
         console.print(plain(f"{skipped.metric}, {skipped.language}: not scored, {skipped.reason}"))
 
@@ -146,7 +156,19 @@ def _print_predictions(folder: Path, result: Result, console: "Console") -> None
             plain(sample.references[0], MAX_CHARACTERS),
         )
     console.print(table)
-    failed = [j.prediction for j in joined if j.failed]
+    _print_failed([j.prediction for j in joined if j.failed], console)
+
+
+def _print_painted(folder: Path, run: Path, result: Result, console: "Console") -> None:
+    """Say where the pictures are and which failed: a terminal shows none."""
+    console.print(
+        plain(f"pictures: {folder / IMAGES}; see them with: mpm-eval contact-sheet {run}")
+    )
+    predictions = read_predictions(folder / "predictions.jsonl")
+    _print_failed([p for p in predictions if p.error], console)
+
+
+def _print_failed(failed: Sequence[Prediction], console: "Console") -> None:
     for prediction in failed[:MAX_FAILURES]:
         line = f"failed: {prediction.id} ({prediction.language}): {prediction.error}"
         console.print(plain(line, 4 * MAX_CHARACTERS))

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from mpm_eval.backends import Failure
 from mpm_eval.backends.echo import open_echo
 from mpm_eval.errors import UserError
 from mpm_eval.schema import OptionScore, Request
@@ -81,3 +83,25 @@ def test_each_rule_is_a_model_of_its_own() -> None:
 def test_an_unknown_rule_names_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown rule 'haf'; did you mean 'half'"):
         open_echo("haf", 0)
+
+
+def test_noise_depends_on_the_seed_alone_and_has_the_size_asked_for() -> None:
+    backend = open_echo("noise", 0)
+    first, second = backend.paint([request(1, size=32), request(2, "fr", size=32)], [7, 7])
+    (other,) = backend.paint([request(1)], [8])
+    assert first.size == (32, 32) and other.size == (64, 64)
+    assert first.tobytes() == second.tobytes() != other.tobytes()
+    assert 40 < np.asarray(other).std() < 80
+
+
+def test_real_paints_the_picture_it_is_told_or_says_that_there_is_none() -> None:
+    picture = Image.new("RGB", (20, 20), "red")
+    found, missing = open_echo("real", 0).paint([request(image=picture), request()], [1, 2])
+    assert found is picture and missing == Failure("the data have no second picture of it")
+    (small,) = open_echo("real", 0).paint([request(image=picture, size=8)], [1])
+    assert small.size == (8, 8)
+
+
+def test_only_the_one_that_is_told_the_picture_is_an_oracle() -> None:
+    assert open_echo("noise", 0).capabilities == {"paint"}
+    assert open_echo("real", 0).capabilities == {"paint", "oracle"}

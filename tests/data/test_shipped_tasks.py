@@ -21,6 +21,7 @@ def test_the_shipped_tasks_are_these() -> None:
         "emoji_choice",
         "emoji_choice_prompts",
         "emoji_choice_validation",
+        "emoji_paint",
         "emoji_qa",
         "image_text_alignment",
         "llava_zh",

@@ -9,7 +9,8 @@ import pytest
 
 from mpm_eval.data import open_dataset
 from mpm_eval.schema import Prediction, Task
-from mpm_eval.strict import to_jsonable, write_json
+from mpm_eval.store import to_line
+from mpm_eval.strict import write_json
 from mpm_eval.tasks import load_task
 
 MakeTask = Callable[..., Task]
@@ -74,7 +75,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             if isinstance(answer, str):
                 answer = Prediction(sample.id, sample.language, sample.question, answer)
             if answer is not None:
-                lines.append(json.dumps(to_jsonable(answer), ensure_ascii=False) + "\n")
+                lines.append(json.dumps(to_line(answer), ensure_ascii=False) + "\n")
         model = {"name": "m", "spec": "m", "sha256": "a" * 64, "identity": {}}
         content = {
             "schema_version": 1,

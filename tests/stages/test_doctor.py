@@ -13,6 +13,7 @@ from mpm_eval.schema import OptionScore, Request, Task
 from mpm_eval.stages.doctor import Check, examine
 from mpm_eval.tasks import load_task
 from tests.conftest import Command, write_task
+from tests.stages.paint_runs import paint_task
 
 
 class Healthy(EchoBackend):
@@ -164,3 +165,8 @@ def test_the_command_prints_verdicts_and_exits_1_when_one_fails(
 def test_the_command_needs_a_known_model(mpm_eval: Command) -> None:
     done = mpm_eval("doctor", "ecko")
     assert done.returncode == 2 and "did you mean 'echo'" in done.stderr
+
+
+def test_a_task_that_paints_is_not_for_the_doctor(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the doctor asks tasks of kind choose or generate"):
+        examine(Healthy(), load_task(paint_task(tmp_path)))

@@ -12,7 +12,7 @@ from PIL import Image
 from mpm_eval.backends.echo import EchoBackend, open_echo
 from mpm_eval.errors import Interrupted, UserError
 from mpm_eval.schema import OptionScore, Prediction, Request, Task
-from mpm_eval.stages import generate
+from mpm_eval.stages.answer import input_sha256
 from mpm_eval.stages.generate import default_folder, run_tasks
 from mpm_eval.stages.score import score_run
 from mpm_eval.store import read_predictions
@@ -213,8 +213,8 @@ def test_the_input_hash_tells_prompts_options_and_pictures_apart() -> None:
         Request("p", "en", image=blue),
         Request("p", "en", image=Image.new("RGB", (4, 1), "red")),  # the same bytes
     ]
-    assert len({generate._input_sha256(r) for r in requests}) == len(requests)
-    assert generate._input_sha256(Request("p", "en")) == generate._input_sha256(requests[0])
+    assert len({input_sha256(r) for r in requests}) == len(requests)
+    assert input_sha256(Request("p", "en")) == input_sha256(requests[0])
 
 
 def test_the_best_option_by_mean_logprob_is_the_output(make_task: MakeTask, out: Path) -> None:

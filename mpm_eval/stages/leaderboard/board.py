@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from mpm_eval.metrics import METRICS, PROBE_METRICS, load_metric
+from mpm_eval.metrics import METRICS, PROBE_METRICS, is_of_a_set, load_metric, paint_metric
 from mpm_eval.schema import Score
 from mpm_eval.stages.leaderboard.collect import CEILING, FLOOR, MODEL, TOLD, Entry
 from mpm_eval.stages.leaderboard.notes import Note, main_notes, notes_of
@@ -128,6 +128,24 @@ def _task(group: Sequence[Entry], found: Standings) -> list[Table]:
         tags = tuple(tag for tag in tags if tag in found.targets)
         if tags:
             tables.append(_plain(models, metric, task.main_subset, tags, title, text))
+    return tables + (_painted(group) if task.kind == "paint" else [])
+
+
+def _painted(group: Sequence[Entry]) -> list[Table]:
+    """Return a table of each other metric of painted pictures; distances are of all of them."""
+    task = group[0].result.task
+    tables = []
+    for metric in dict.fromkeys(s.metric for entry in group for s in entry.result.scores):
+        known = paint_metric(metric)
+        if known is None or metric == task.main_metric:
+            continue
+        subset = "" if known.of_a_set else task.main_subset
+        if tags := columns(group, metric, subset):
+            better = "higher" if known.higher_is_better else "lower"
+            text = f"{known.what}; {better} is better."
+            if is_of_a_set(metric):
+                text += " Of whole sets: listed without a paired test."
+            tables.append(_plain(group, metric, subset, tags, metric, text))
     return tables
 
 
@@ -223,7 +241,7 @@ def _best(metric: str) -> float | None:
     """Return the best value that a metric can have; None where there is none."""
     if metric in PROBE_METRICS:
         ends, higher = PROBE_METRICS[metric].range, PROBE_METRICS[metric].higher_is_better
-    elif metric in METRICS:
+    elif metric in METRICS or paint_metric(metric) is not None:
         known = load_metric(metric)
         ends, higher = known.range, known.higher_is_better
     else:

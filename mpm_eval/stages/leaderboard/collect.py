@@ -8,7 +8,7 @@ from pathlib import Path
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.results import Found, read_results
 from mpm_eval.schema import LABELS, Score
-from mpm_eval.stages.pairing import signature_of
+from mpm_eval.stages.pairing import settings_of, signature_of
 from mpm_eval.stages.result_schema import Result
 
 MODEL, FLOOR, CEILING, TOLD = "model", "floor", "ceiling", "told the answers"
@@ -19,7 +19,13 @@ _CONTROLS = {
     "blind": "no picture",
     "translate-test": "translate-test",
 }
-_ECHO = {"": CEILING, "slow": CEILING, "wrong": FLOOR}  # rule of the backend echo -> role
+_ECHO = {
+    "": CEILING,
+    "slow": CEILING,
+    "wrong": FLOOR,
+    "noise": FLOOR,
+    "real": CEILING,
+}  # rule of the backend echo -> role
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +156,9 @@ def _decoding(result: Result) -> str:
 
 
 def _settings(result: Result, language: str) -> str:
-    """Return the main metric's signature, without a probe's layers, which are the model's."""
-    parts = signature_of(result, result.task.main_metric, language).split("|")
-    return "|".join(part for part in parts if not part.startswith(("layer:", "layers:")))
+    """Return the main metric's signature, without what in it is the model's or a count."""
+    signature = settings_of(signature_of(result, result.task.main_metric, language))
+    return "|".join(part for part in signature.split("|") if not part.startswith("n:"))
 
 
 def _named(group: Sequence[Found]) -> list[Entry]:

@@ -12,7 +12,7 @@ import numpy as np
 from mpm_eval.errors import UserError
 from mpm_eval.items import FILE, Cell, read_items
 from mpm_eval.languages import LANGUAGES
-from mpm_eval.metrics import load_metric
+from mpm_eval.metrics import is_of_a_set, load_metric
 from mpm_eval.stages.leaderboard.collect import MODEL, TOLD, Entry
 from mpm_eval.stages.leaderboard.ranks import Rank, ci95, over_languages, rank
 from mpm_eval.stats import cluster_sums
@@ -136,7 +136,7 @@ def _scored(entry: Entry, languages: Sequence[str]) -> _Scored:
     if items.predictions_sha256 != entry.result.predictions_sha256:
         raise UserError(f"{path}: not of the predictions of the result.json beside it; {again}")
     if task.main_metric not in items.statistics:
-        if probe:
+        if probe or is_of_a_set(task.main_metric):
             return _Scored(entry, values, None)
         raise UserError(f"{path}: has no {task.main_metric}; {again}")
     cells = {tag: items.cell(task.main_metric, tag, task.main_subset) for tag in values}
@@ -230,6 +230,8 @@ def _no_rank(one: _Scored, needed: Sequence[str]) -> str:
         return f"no value in {', '.join(missing)}"
     if one.cells is None and one.entry.result.task.kind == "probe":
         return "no statistics per text"
+    if one.cells is None and is_of_a_set(one.entry.result.task.main_metric):
+        return "a distance of whole sets, which no test pairs"
     return "" if one.cells is not None else "no items; score the run again to write them"
 
 

@@ -16,6 +16,7 @@ from mpm_eval.stages.report.gather import Gathered, gather
 from mpm_eval.stages.report.judges import judge_health
 from mpm_eval.stages.report.plots import plots
 from mpm_eval.stages.report.samples import TaskSamples, pick, shares, task_samples
+from mpm_eval.stages.report.sheets import sheets
 from mpm_eval.strict import write_text
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def render(gathered: Gathered, samples: Sequence[TaskSamples]) -> str:
             for name in gathered.tasks
             for _, run, side in gathered.of_task(name)
         ],
+        sheets=sheets(gathered),
         judges=judge_health(gathered),
         samples=samples,
         shown=shown,

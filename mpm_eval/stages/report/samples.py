@@ -86,6 +86,8 @@ def task_samples(gathered: Gathered, task: str) -> TaskSamples:
     empty = TaskSamples(task, metrics, (), 0, 0, 0, (), None)
     if side.result.task.kind == "probe":
         return replace(empty, notes=("a probe reads hidden states: it has no answers to show",))
+    if side.result.task.kind == "paint":
+        return replace(empty, notes=("what was painted is shown under Pictures",))
     try:
         sources = {first: _open(side, metrics)}
     except UserError as error:
@@ -194,7 +196,7 @@ def _open(side: TaskRun, metrics: Sequence[str]) -> _Source:
         return _Source(opened, joined, _unscored)
     scored = {item.key: item.output_sha256 for item in side.items.items}
     answered = {
-        key: output_sha256(j.prediction.output, j.prediction.option_scores)
+        key: output_sha256(j.prediction.content, j.prediction.option_scores)
         for key, j in joined.items()
     }
     if scored != answered:

@@ -130,6 +130,8 @@ def commands(run: Run) -> list[Command]:
         settings += f" --seed {result.seed}"
         if result.control:
             settings += f" --control {shlex.quote(result.control)}"
+        if "images_per_prompt" in result.decoding:
+            settings += f" --images-per-prompt {result.decoding['images_per_prompt']}"
         groups.setdefault(settings, []).append(name)
     return [_command(run, text, names) for text, names in groups.items()]
 
