@@ -182,7 +182,7 @@ def _trace_of_root(a_CC: np.ndarray, b_CC: np.ndarray) -> float:
     factor_CC, info = dpotrf(a_CC, lower=1, clean=0)
     pivot_C = np.diagonal(factor_CC) ** 2
     # Rounding can let a singular matrix through: its last pivots are then pure noise.
-    if info == 0 and pivot_C.min() > len(a_CC) * _EPS * pivot_C.max():
+    if info == 0 and pivot_C.min() > 100 * len(a_CC) * _EPS * pivot_C.max():
         product, _ = dsygst(b_CC, factor_CC, itype=2, lower=1)  # LᵀBL in half the operations
     else:
         factor_CR = _root_of_singular(a_CC)

@@ -31,6 +31,15 @@ def test_pictures_of_mixed_sizes_and_modes_share_a_batch() -> None:
     np.testing.assert_allclose(found, grids(pictures).mean(axis=1), rtol=1e-6)
 
 
+def test_a_large_picture_is_averaged_as_pillow_does_and_not_sampled() -> None:
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    large = Image.fromarray(noise_HWC)
+    averaged = large.resize((128, 128), Image.Resampling.BILINEAR)
+    sampled = large.resize((128, 128), Image.Resampling.NEAREST)
+    found = grids([large, averaged, sampled])
+    assert np.abs(found[0] - found[1]).mean() < 0.1 * np.abs(found[0] - found[2]).mean()
+
+
 def test_no_pictures_are_a_mistake_of_the_program() -> None:
     with pytest.raises(ValueError, match="no pictures"):
         grids([])

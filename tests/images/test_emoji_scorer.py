@@ -14,7 +14,13 @@ from safetensors.numpy import load_file, save
 from mpm_eval.data._emoji_data import emoji_data
 from mpm_eval.errors import UserError
 from mpm_eval.images.clip_score import accuracy_note, top1_among
-from mpm_eval.images.emoji_scorer import LANGUAGES, WEIGHTS, load_scorer, picture_vectors
+from mpm_eval.images.emoji_scorer import (
+    LANGUAGES,
+    WEIGHTS,
+    load_scorer,
+    picture_vectors,
+    text_vectors,
+)
 from mpm_eval.images.scorers import open_scorer
 from mpm_eval.metrics.meaning import Meaning
 
@@ -113,6 +119,12 @@ def test_grids_may_be_flat_or_not() -> None:
     np.testing.assert_array_equal(
         picture_vectors(maps, grid_NPC), picture_vectors(maps, grid_NPC.reshape(2, -1))
     )
+
+
+def test_means_are_taken_away_before_the_maps() -> None:
+    maps = load_file(WEIGHTS)
+    assert not picture_vectors(maps, maps["picture_mean"][None]).any()
+    assert not text_vectors(maps, maps["text_mean"][None].astype(np.float32)).any()
 
 
 def test_the_card_prints_the_numbers_of_the_file() -> None:

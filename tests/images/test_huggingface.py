@@ -44,13 +44,13 @@ TEXT: dict[str, Any] = {
 PICTURES = [Image.new("RGB", (20, 30), "red"), Image.new("L", (16, 16), 40)]
 
 
-def write(folder: Path, model: Any, processor: Any = None) -> Path:
+def write(folder: Path, model: Any, processor: Any = None, longest: int = 24) -> Path:
     model.save_pretrained(folder)
     size = {"shortest_edge": 16}
     crop = {"height": 16, "width": 16}
     (processor or CLIPImageProcessorPil(size=size, crop_size=crop)).save_pretrained(folder)
     tok = tokenizer()
-    tok.model_max_length = 24
+    tok.model_max_length = longest
     tok.save_pretrained(folder)
     return folder
 
@@ -78,7 +78,7 @@ def alt_clip(folder: Path) -> Path:
     torch.manual_seed(0)
     text = {**TEXT, "max_position_embeddings": 30, "project_dim": 16}
     config = AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=12)
-    return write(folder, AltCLIPModel(config))
+    return write(folder, AltCLIPModel(config), longest=1000)
 
 
 FAMILIES = [clip, siglip, chinese_clip, alt_clip]
@@ -127,6 +127,12 @@ def test_a_text_longer_than_the_model_reads_is_cut_and_counted(tmp_path: Path) -
     scorer.embed_texts(["a", "x " * 60], "en")
     assert scorer.num_cut == 1
     assert scorer.signature.endswith("|max_tokens:24")
+
+
+def test_alt_clip_reads_fewer_tokens_than_it_has_places(tmp_path: Path) -> None:
+    scorer = open_scorer(f"hf:{alt_clip(tmp_path / 'm')}", languages=["en"])
+    assert scorer.signature.endswith("|max_tokens:26")  # 30 places, counted from after padding, 3
+    assert scorer.embed_texts(["x " * 60], "en").shape == (1, 12)
 
 
 def test_the_features_of_clip_are_an_extractor(tmp_path: Path) -> None:

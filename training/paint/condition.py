@@ -137,17 +137,15 @@ class Bridge(nn.Module):
     def forward(
         self, condition: Condition, dropped_B: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return (c_BTC, mask_BT); a dropped prompt is the learned null at one position."""
+        """Return (c_BTC, mask_BT); a dropped prompt is the learned null at all its positions, and
+        attention to equal things does not depend on their number."""
         mean_BLD = self.mean_GLD[condition.language_B]
         h_BTLD = (condition.h_BTLD - mean_BLD[:, None]) * self.scale_LD
         weight_L = torch.softmax(self.mix_L, dim=0)
         c_BTC = self.norm(self.linear(torch.einsum("btld,l->btd", h_BTLD, weight_L)))
-        mask_BT = condition.mask_BT
-        if dropped_B is None:
-            return c_BTC, mask_BT
-        first_T = torch.arange(mask_BT.shape[1], device=mask_BT.device) == 0
-        c_BTC = torch.where(dropped_B[:, None, None], self.null_C.to(c_BTC.dtype), c_BTC)
-        return c_BTC, torch.where(dropped_B[:, None], first_T, mask_BT)
+        if dropped_B is not None:
+            c_BTC = torch.where(dropped_B[:, None, None], self.null_C.to(c_BTC.dtype), c_BTC)
+        return c_BTC, condition.mask_BT
 
 
 class CaptionStates:
