@@ -117,8 +117,9 @@ def frechet_infinity(
 
     Chong & Forsyth 2020 (arXiv 1911.07023): the distances of random subsets of K sizes, here N / 2
     to N, lie on a straight line in 1 / size, whose end at 0 is returned. The bias of the reference
-    stays: compare under one reference only. Raises ValueError for fewer than 3 C pictures, where
-    the line bends.
+    stays: compare under one reference only. At 3 C pictures the line bends still: an eighth more
+    than the bias is taken away (`benchmarks/image_metrics.py --coverage`). Raises ValueError for
+    fewer.
     """
     n, dim = features_NC.shape
     if n < MIN_PER_DIM * dim:

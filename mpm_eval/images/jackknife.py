@@ -1,7 +1,8 @@
 """The delete-a-group jackknife: intervals of distances, and of the gap of two that share pictures.
 
 A bootstrap repeats pictures, which a covariance takes for less variety: near the reference its
-intervals are twice too wide at n = 2 to 4 dimensions (`benchmarks/image_metrics.py --coverage`).
+intervals are twice too wide at n = 2 to 4 dimensions, these a third at most
+(`benchmarks/image_metrics.py --coverage`).
 
 Shapes: N pictures, G groups.
 """
