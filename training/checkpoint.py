@@ -45,21 +45,27 @@ def save_checkpoint(
     Frozen backbones are named by source, revision and hash; a new language model's tokenizer is
     written, a pretrained one's is part of the backbone.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **to_jsonable(parts),
-        "backbones": to_jsonable(backbones),
-        **to_jsonable(settings),
-    }
-    write_json(folder / "config.json", config)
-    write_json(folder / "training.json", record)
-    if "lm" not in backbones:
-        model.tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"format": FORMAT, "format_version": FORMAT_VERSION, **to_jsonable(parts), **settings}
+    write_explanations(folder, config, backbones, record, model.tokenizer.tokenizer)
     state = kept_state(model, parts)
     tensors = {name: value.half().contiguous() for name, value in state.items()}
     write_tensors(folder / "model.safetensors", tensors)
+
+
+def write_explanations(
+    folder: Path,
+    config: Mapping[str, Any],
+    backbones: Mapping[str, Provenance],
+    record: TrainingRecord,
+    tokenizer: Tokenizer,
+) -> None:
+    """Write all of a checkpoint but its weights; the tokenizer only of a new language model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {**to_jsonable(config), "backbones": to_jsonable(backbones)}
+    write_json(folder / "config.json", named)
+    write_json(folder / "training.json", record)
+    if "lm" not in backbones:
+        tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> tuple[ChatModel, TrainingRecord | None]:

@@ -131,11 +131,7 @@ class Recipe:
     @property
     def sha256(self) -> str:
         """Hash of everything that decides the weights (neither text nor saving interval)."""
-        kept = dataclasses.asdict(self)
-        for key in ("description", "save_every_s"):
-            del kept[key]
-        del kept["engine"]["tracker"]
-        return canonical_sha256(kept)
+        return recipe_sha256(self)
 
     @property
     def num_views(self) -> int:
@@ -152,6 +148,15 @@ class Recipe:
             "instruct": self.instruct or self.stream_instruct,
         }
         return {name: config for name, config in found.items() if config is not None}
+
+
+def recipe_sha256(recipe: Any) -> str:
+    """Return the hash of all keys of a recipe but those that change no weight."""
+    kept = dataclasses.asdict(recipe)
+    for key in ("description", "save_every_s"):
+        del kept[key]
+    del kept["engine"]["tracker"]
+    return canonical_sha256(kept)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -13,8 +13,14 @@ from torch import Tensor
 
 from mpm_eval.errors import UserError
 from mpm_eval.schema import TrainingRecord
-from mpm_eval.strict import build, read_json, to_jsonable, write_json
-from training.checkpoint import load_record, read_tensors, require_fit, write_tensors
+from mpm_eval.strict import build, read_json, to_jsonable
+from training.checkpoint import (
+    load_record,
+    read_tensors,
+    require_fit,
+    write_explanations,
+    write_tensors,
+)
 from training.language_model import LanguageModelConfig
 from training.paint.canvas import open_canvas
 from training.paint.condition import Bridge, Reader
@@ -112,18 +118,8 @@ def save_painter(
 
     Half precision, but for the bridge: the fixed statistics of some models do not fit into it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **to_jsonable(parts),
-        "backbones": to_jsonable(backbones),
-        **to_jsonable(settings),
-    }
-    write_json(folder / "config.json", config)
-    write_json(folder / "training.json", record)
-    if "lm" not in backbones:
-        model.tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"format": FORMAT, "format_version": FORMAT_VERSION, **to_jsonable(parts), **settings}
+    write_explanations(folder, config, backbones, record, model.tokenizer.tokenizer)
     tensors = {
         name: (value if name.startswith("bridge.") else value.half()).contiguous()
         for name, value in kept_state(model, parts).items()

@@ -1,16 +1,15 @@
 """Recipes of painters: a frozen language model, a condition, a UNet, and how it is trained."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import EMOJI_LANGUAGES
-from mpm_eval.strict import build, canonical_sha256
+from mpm_eval.strict import build
 from training.language_model import LanguageModelConfig
 from training.pretrained_lm import PretrainedConfig
-from training.recipe import EngineConfig, StageConfig
+from training.recipe import EngineConfig, StageConfig, recipe_sha256
 from training.streams import StreamConfig
 
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -121,11 +120,7 @@ class PaintRecipe:
     @property
     def sha256(self) -> str:
         """Hash of everything that decides the weights and the painting by default."""
-        kept = dataclasses.asdict(self)
-        for key in ("description", "save_every_s"):
-            del kept[key]
-        del kept["engine"]["tracker"]
-        return canonical_sha256(kept)
+        return recipe_sha256(self)
 
     @property
     def stages(self) -> dict[str, StageConfig]:

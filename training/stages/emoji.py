@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mpm_eval.schema import StageRecord
-from training.stages.base import Context, losses, parts_of
+from training.stages.base import Context, bridge_parameters, generator, losses, parts_of
 from training.tokenizer import Example
 
 
@@ -64,6 +64,18 @@ class EmojiStage:
             samples_seen=self.config.steps * self.config.batch_size,
             images=dict(sorted(Counter(context.pictures[i].vendor for i in pictures).items())),
         )
+
+
+class CaptionStage(EmojiStage):
+    """A stage in which the bridge alone learns, from captions of training pictures."""
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return bridge_parameters(self.context.model)
+
+    def examples(self, step: int) -> list[Example]:
+        rng = generator(self.context.recipe, self.name, step)
+        chosen = [rng.randrange(len(self.context.pictures)) for _ in range(self.config.batch_size)]
+        return [caption(self.context, index, rng) for index in chosen]
 
 
 def caption(context: Context, index: int, rng: random.Random) -> Example:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from training.recipe import PretrainConfig
-from training.stages.base import Context, bridge_parameters, generator, num_answer_tokens, part_of
-from training.stages.emoji import EmojiStage, caption, views
+from training.stages.base import Context, num_answer_tokens, part_of
+from training.stages.emoji import CaptionStage, views
 from training.tokenizer import Example
 
 _TEMPERATURE = 0.05  # of the contrastive term, on cosine similarities
@@ -27,7 +27,7 @@ class _Names:
     row: Mapping[str, int]  # concept -> its place
 
 
-class Pretrain(EmojiStage):
+class Pretrain(CaptionStage):
     """Learns captions; beside their loss, the hidden states that answer "What is this?" for a
     picture are pulled to those for its name given as text, and away from those of other names.
     Every term sees the language of the caption only: the pivot's, where no share is native.
@@ -39,14 +39,6 @@ class Pretrain(EmojiStage):
     def __init__(self, context: Context, config: PretrainConfig):
         self.context, self.config = context, config
         self._names_by_language: dict[str, _Names] = {}
-
-    def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return bridge_parameters(self.context.model)
-
-    def examples(self, step: int) -> list[Example]:
-        rng = generator(self.context.recipe, self.name, step)
-        chosen = [rng.randrange(len(self.context.pictures)) for _ in range(self.config.batch_size)]
-        return [caption(self.context, index, rng) for index in chosen]
 
     def loss(self, examples: Sequence[Example], whole: Sequence[Example]) -> Tensor:
         model, config = self.context.model, self.config

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from training.recipe import SpellConfig
-from training.stages.base import Context, bridge_parameters, generator, part_of
-from training.stages.emoji import EmojiStage, caption, views
+from training.stages.base import Context, part_of
+from training.stages.emoji import CaptionStage, views
 from training.tokenizer import Example
 
 
-class Spell(EmojiStage):
+class Spell(CaptionStage):
     """The k-th visual token is to be nearest to the k-th word of the picture's pivot name.
 
     A frozen language model then reads the picture as it reads the name. A step costs a hundredth
@@ -27,14 +27,6 @@ class Spell(EmojiStage):
 
     def __init__(self, context: Context, config: SpellConfig):
         self.context, self.config = context, config
-
-    def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return bridge_parameters(self.context.model)
-
-    def examples(self, step: int) -> list[Example]:
-        rng = generator(self.context.recipe, self.name, step)
-        chosen = [rng.randrange(len(self.context.pictures)) for _ in range(self.config.batch_size)]
-        return [caption(self.context, index, rng) for index in chosen]
 
     def loss(self, examples: Sequence[Example], whole: Sequence[Example]) -> Tensor:
         visual_BKD = self.context.model.visual_tokens(views(self.context, examples))
