@@ -22,7 +22,8 @@ class CheckpointBackend:
     """A checkpoint folder. A picture is encoded once and shared by all languages and questions."""
 
     capabilities = frozenset({"generate", "choose", "embed", "embed_images"})
-    batch_size = 64
+    # Prompts of one length are decoded together: a small batch falls into groups of a few.
+    batch_size = 256
 
     def __init__(self, folder: Path, seed: int) -> None:
         from training.interface import checkpoint_sha256, load_checkpoint, pick_device
