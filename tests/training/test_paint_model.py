@@ -1,6 +1,7 @@
 """The painter's parts: padding, guidance, targets, conditions, seeds, what is not finite."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from mpm_eval.errors import UserError
 from tests.training.paint_parts import SMALL_PAINT
 from training.paint.canvas import Patches, open_canvas
 from training.paint.checkpoint import OpenedPainter, open_painter
-from training.paint.condition import Bridge, Condition, Reader, caption_states, pad_states
+from training.paint.condition import (
+    Bridge,
+    Condition,
+    Reader,
+    Sketch,
+    caption_states,
+    pad_states,
+)
 from training.paint.model import MPMPaint
 from training.paint.reading import open_lm
 from training.paint.recipe import (
@@ -72,7 +80,7 @@ def predicted(painter: MPMPaint, condition: Condition, **more: Any) -> torch.Ten
     count = len(condition.language_B)
     z = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     time_B = torch.full((count,), 400)
-    return painter.predict(z, time_B, *painter.bridge(condition, **more))
+    return painter.predict(z, time_B, painter.guide(condition, **more))
 
 
 def test_padded_positions_change_nothing(painter: MPMPaint) -> None:
@@ -91,7 +99,9 @@ def test_a_prompt_beside_a_longer_one_gives_what_it_gives_alone(painter: MPMPain
     rows = painter.bridge.rows(["en", "en"])
     together = predicted(painter, pad_states([short, long], rows))
     alone = predicted(painter, pad_states([short], rows[:1]))
-    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-6)
+    # Matrix products of one and of two rows round differently; a padded position that is seen
+    # changes a hundred times as much.
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=5e-6)
 
 
 def test_a_dropped_prompt_leaves_no_trace_of_its_words(painter: MPMPaint) -> None:
@@ -102,6 +112,54 @@ def test_a_dropped_prompt_leaves_no_trace_of_its_words(painter: MPMPaint) -> Non
     found = predicted(painter, longer, dropped_B=dropped)
     torch.testing.assert_close(one, found, rtol=0, atol=1e-6)
     assert not torch.equal(one, predicted(painter, condition_of(painter, ["dog"])))
+
+
+def test_the_sketch_sees_real_positions_and_neighbouring_noise() -> None:
+    torch.manual_seed(0)
+    sketch = Sketch(6, 8)
+    h_BTLD, mask_BT = torch.randn(2, 3, 2, 6), torch.ones(2, 3, dtype=torch.bool)
+    plain = sketch(h_BTLD, mask_BT)
+    assert plain.shape == (2, 3, 32, 32)
+    garbage = torch.cat([h_BTLD, torch.full((2, 4, 2, 6), 9.0)], dim=1)
+    unseen = torch.cat([mask_BT, torch.zeros(2, 4, dtype=torch.bool)], dim=1)
+    torch.testing.assert_close(sketch(garbage, unseen), plain)
+    for layer in (0, 1):
+        other = h_BTLD.clone()
+        other[:, 1, layer] += 1
+        assert (sketch(other, mask_BT) - plain).abs().max() > 1e-4
+
+
+def test_the_unet_sees_the_sketch_and_of_a_dropped_prompt_none(painter: MPMPaint) -> None:
+    condition = condition_of(painter, ["dog"])
+    guide = painter.guide(condition)
+    assert guide.sketch_BCHW is not None and guide.sketch_BCHW.abs().max() > 0
+    z, time_B = torch.randn(1, 3, 8, 8), torch.tensor([400])
+    other = replace(guide, sketch_BCHW=guide.sketch_BCHW + 1)
+    with torch.no_grad():
+        change = painter.predict(z, time_B, guide) - painter.predict(z, time_B, other)
+    assert change.abs().max() > 1e-4
+    dropped = painter.guide(condition, torch.tensor([True]))
+    assert dropped.sketch_BCHW is not None and not dropped.sketch_BCHW.any()
+
+
+def test_a_sketch_is_measured_against_the_picture_at_its_own_size(painter: MPMPaint) -> None:
+    condition = condition_of(painter, ["dog"])
+    with torch.no_grad():
+        drawn = painter.guide(condition).sketch_BCHW
+        assert drawn is not None
+        large = drawn.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        assert painter.sketch_losses(large, condition).item() == pytest.approx(0, abs=1e-9)
+        assert painter.sketch_losses(large + 0.5, condition).item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_noise_on_the_states_is_in_units_of_their_deviation(painter: MPMPaint) -> None:
+    condition = condition_of(painter, ["dog"] * 40)
+    torch.manual_seed(0)
+    plain, noisy = painter.guide(condition), painter.guide(condition, noise=1.0)
+    assert not torch.equal(plain.c_BTC, noisy.c_BTC)
+    assert torch.equal(plain.c_BTC, painter.guide(condition).c_BTC)
+    deviation = (painter._states(condition, 0.5) - painter._states(condition, 0)).std()
+    assert deviation.item() == pytest.approx(0.5, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +261,8 @@ def test_a_centred_language_has_the_pivots_mean() -> None:
     en, de = bridge.rows(["en"]), bridge.rows(["de"])
     mask = torch.ones(1, 3, dtype=torch.bool)
     for a, b in zip(english, german, strict=True):
-        left, _ = bridge(Condition(a[None], mask, en))
-        right, _ = bridge(Condition(b[None], mask, de))
+        left = bridge.standardised(Condition(a[None], mask, en))
+        right = bridge.standardised(Condition(b[None], mask, de))
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
 
 
@@ -269,9 +327,8 @@ def test_states_of_captions_are_read_once(opened: OpenedPainter, tmp_path: Path)
 def test_the_mean_of_layers_is_a_mean() -> None:
     config = ConditionConfig(layers=(0, 1), mix="mean")
     bridge = Bridge(config, 6, 4, ())
-    h_BTLD, mask = torch.randn(1, 3, 2, 6), torch.ones(1, 3, dtype=torch.bool)
-    found, _ = bridge(Condition(h_BTLD, mask, torch.tensor([0])))
-    torch.testing.assert_close(found, bridge.norm(bridge.linear(h_BTLD.mean(2))))
+    h_BTLD = torch.randn(1, 3, 2, 6)
+    torch.testing.assert_close(bridge(h_BTLD), bridge.norm(bridge.linear(h_BTLD.mean(2))))
 
 
 def test_an_empty_prompt_is_refused(painter: MPMPaint) -> None:
@@ -327,6 +384,10 @@ def test_a_picture_has_the_values_of_the_canvas(painter: MPMPaint) -> None:
     [
         (["paint.stepz=3"], "unknown key 'stepz'; did you mean 'steps'?"),
         (["paint.drop=1.0"], "paint.drop: must be at least 0 and below 1, got 1.0"),
+        (["paint.noise=-0.1"], "paint.noise: must be at least 0, got -0.1"),
+        (["sketch.noise=nan"], "sketch.noise: must be at least 0, got nan"),
+        (["unet.sketch=0"], "unet.sketch and the table [sketch] go together"),
+        (["unet.sketch=-1"], "unet.sketch: must be at least 0, got -1"),
         (["condition.layers=[]"], "condition.layers: is empty"),
         (["condition.question=''"], "condition.positions: there is no question"),
         (["condition.mix=max"], "condition.mix: unknown mix 'max'"),

@@ -74,14 +74,34 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory, sd_overrides: tuple[str,
     return train("sd21_paint", tmp_path_factory.mktemp("latent") / "checkpoint", sd_overrides)
 
 
-def test_bridge_and_unet_change_and_the_language_model_does_not(painter_folder: Path) -> None:
+def test_what_paints_changes_and_the_language_model_does_not(painter_folder: Path) -> None:
     before = open_painter(build_recipe(*read_recipe("tiny_paint", SMALL_PAINT))).model.state_dict()
     changed = {
         name.partition(".")[0]
         for name, value in weights(painter_folder).items()
         if not torch.equal(value.float(), before[name].to(value.dtype).float())
     }
-    assert changed == {"bridge", "unet"}
+    assert changed == {"bridge", "sketch", "unet"}
+
+
+def test_stage_paint_leaves_the_sketch_as_it_is(painter_folder: Path, tmp_path: Path) -> None:
+    longer = train_painter(tmp_path / "longer", ["paint.steps=6"])
+    before, after = weights(painter_folder), weights(longer)
+    for name, value in before.items():
+        if name.startswith("sketch."):
+            assert torch.equal(value, after[name]), name
+    assert any(not torch.equal(v, after[name]) for name, v in before.items())
+
+
+def test_a_painter_without_a_sketch_is_the_paper_s(tmp_path: Path) -> None:
+    content, where = read_recipe("tiny_paint", [*SMALL_PAINT, "unet.sketch=0"])
+    del content["sketch"]
+    recipe = build_recipe(content, where)
+    assert list(recipe.stages) == ["paint"]
+    model = open_painter(recipe).model
+    assert model.sketch is None
+    (picture,) = model.eval().paint(["dog"], ["en"], [0])
+    assert picture is not None and picture.size == (8, 8)
 
 
 def test_a_run_killed_at_random_points_ends_as_an_uninterrupted_one(
@@ -96,12 +116,12 @@ def test_a_run_killed_at_random_points_ends_as_an_uninterrupted_one(
     )
     command = [sys.executable, "-c", code, *SMALL_PAINT, "save_every_s=0.0"]
     rng, kills = random.Random(5), 0
-    for steps in (1, 2):
+    for steps in (1, 3):
         process = subprocess.Popen(
             command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=os.environ
         )
         assert process.stdout is not None
-        for _ in range(steps):  # before the blow, 4 in all
+        for _ in range(steps):  # before the blow: of 3 of stage sketch, and 4 of stage paint
             process.stdout.readline()
         time.sleep(rng.random() * 0.01)
         process.send_signal(signal.SIGKILL)
@@ -116,10 +136,12 @@ def test_a_run_killed_at_random_points_ends_as_an_uninterrupted_one(
 def test_the_record_proves_that_only_english_was_seen(painter_folder: Path) -> None:
     _, record = load_paint(painter_folder)
     assert record is not None
-    align, paint = record.stages  # the first made the language model, and is its premise
-    assert (align.name, paint.name) == ("align", "paint")
-    assert set(paint.multimodal_samples) == {"en"} and dict(paint.text_samples) == {}
-    assert tuple(paint.trained) == ("bridge", "unet")
+    # The first made the language model, and is the painter's premise.
+    assert [stage.name for stage in record.stages] == ["align", "sketch", "paint"]
+    sketch, paint = record.stages[1:]
+    for stage in (sketch, paint):
+        assert set(stage.multimodal_samples) == {"en"} and dict(stage.text_samples) == {}
+    assert (tuple(sketch.trained), tuple(paint.trained)) == (("sketch",), ("bridge", "unet"))
     assert set(paint.images) <= {"noto", "twemoji"}
     assert [label(record, tag) for tag in ("en", "zh", "sw")] == ["pivot", "zero-shot", "zero-shot"]
 
@@ -152,7 +174,7 @@ def test_a_checkpoint_holds_only_what_was_trained_or_exists_nowhere_else(
     painter_folder: Path, sd_folder: Path
 ) -> None:
     parts = {name.partition(".")[0] for name in weights(painter_folder)}
-    assert parts == {"lm", "bridge", "unet"}
+    assert parts == {"lm", "bridge", "sketch", "unet"}
     names = [name for name in weights(sd_folder) if not name.startswith("bridge.")]
     assert names and all(".attn2." in name for name in names)
     config = json.loads((sd_folder / "config.json").read_text())
@@ -292,4 +314,9 @@ def test_a_dry_run_of_emoji_counts_captions(painter_folder: Path) -> None:
     found = plan("tiny_paint", SMALL_PAINT)
     _, record = load_paint(painter_folder)
     assert record is not None
-    assert found.stages[0].multimodal_samples == record.stages[-1].multimodal_samples
+    planned, trained = found.stages, record.stages[-2:]
+    assert [stage.name for stage in planned] == [stage.name for stage in trained]
+    for stage, done in zip(planned, trained, strict=True):
+        assert stage.multimodal_samples == done.multimodal_samples
+        assert tuple(stage.trained) == tuple(done.trained)
+        assert stage.memory_bytes > 0

@@ -23,7 +23,7 @@ from training.checkpoint import (
 )
 from training.language_model import LanguageModelConfig
 from training.paint.canvas import open_canvas
-from training.paint.condition import Bridge, Reader
+from training.paint.condition import Bridge, Reader, Sketch
 from training.paint.model import MPMPaint
 from training.paint.reading import OpenedLM, open_lm, stored_lm
 from training.paint.recipe import (
@@ -81,8 +81,16 @@ def assemble(
     opened = open_canvas(parts.unet, parts.condition.width, weights)
     width = int(opened.unet.config.cross_attention_dim)
     bridge = Bridge(parts.condition, reader.lm.width, width, parts.languages)
+    sketched = parts.unet.sketch if isinstance(parts.unet, PixelUNet) else 0
     model = MPMPaint(
-        reader, bridge, opened.unet, opened.canvas, opened.noise, parts.unet.size, parts.sampling
+        reader,
+        bridge,
+        opened.unet,
+        opened.canvas,
+        Sketch(reader.lm.width, sketched) if sketched else None,
+        opened.noise,
+        parts.unet.size,
+        parts.sampling,
     )
     return model.requires_grad_(False), dict(opened.backbones)
 

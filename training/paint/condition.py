@@ -134,18 +134,50 @@ class Bridge(nn.Module):
         found = [known.get(tag, known.get(tag.partition("-")[0], last)) for tag in languages]
         return torch.tensor(found)
 
-    def forward(
-        self, condition: Condition, dropped_B: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return (c_BTC, mask_BT); a dropped prompt is the learned null at all its positions, and
-        attention to equal things does not depend on their number."""
+    def standardised(self, condition: Condition) -> Tensor:
+        """Return h_BTLD around the mean of its language, in units of the pivot's deviation."""
         mean_BLD = self.mean_GLD[condition.language_B]
-        h_BTLD = (condition.h_BTLD - mean_BLD[:, None]) * self.scale_LD
+        return (condition.h_BTLD - mean_BLD[:, None]) * self.scale_LD
+
+    def forward(self, h_BTLD: Tensor, dropped_B: Tensor | None = None) -> Tensor:
+        """Return c_BTC of standardised states; a dropped prompt is the learned null at all its
+        positions, and attention to equal things does not depend on their number."""
         weight_L = torch.softmax(self.mix_L, dim=0)
         c_BTC = self.norm(self.linear(torch.einsum("btld,l->btd", h_BTLD, weight_L)))
         if dropped_B is not None:
             c_BTC = torch.where(dropped_B[:, None, None], self.null_C.to(c_BTC.dtype), c_BTC)
-        return c_BTC, condition.mask_BT
+        return c_BTC
+
+
+class Sketch(nn.Module):
+    """From standardised states straight to a small picture: the mean of what they may mean.
+
+    A new UNet finds out late what its condition is good for; this network does in a minute, and
+    leaves the UNet to sharpen what it paints.
+    """
+
+    SIZE = 32  # pixels of both sides, whatever the UNet's
+    _QUERIES = 4
+
+    def __init__(self, lm_width: int, width: int):
+        super().__init__()
+        self.query_QD = nn.Parameter(torch.randn(self._QUERIES, lm_width) / lm_width**0.5)
+        self.layers = nn.Sequential(
+            nn.Linear(self._QUERIES * lm_width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, 3 * self.SIZE**2),
+        )
+
+    def forward(self, h_BTLD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return x_BCHW, around -1..1; every query pools all layers at all real positions."""
+        h_BND = h_BTLD.flatten(1, 2)
+        mask_BN = mask_BT.repeat_interleave(h_BTLD.shape[2], dim=1)
+        score_BQN = torch.einsum("qd,bnd->bqn", self.query_QD, h_BND)
+        weight_BQN = score_BQN.masked_fill(~mask_BN[:, None], -torch.inf).softmax(-1)
+        pooled_BQD = weight_BQN @ h_BND
+        return self.layers(pooled_BQD.flatten(1)).unflatten(1, (3, self.SIZE, self.SIZE))
 
 
 class CaptionStates:

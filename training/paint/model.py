@@ -4,6 +4,7 @@ Shapes: B batch, T positions, Z channels of the canvas, H and W its sides, C of 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,12 +13,21 @@ from torch.nn import functional as F
 
 from mpm_eval.errors import UserError, unknown
 from training.paint.canvas import Canvas
-from training.paint.condition import Bridge, Condition, Reader, pad_states
+from training.paint.condition import Bridge, Condition, Reader, Sketch, pad_states
 from training.paint.recipe import SAMPLERS, SamplingConfig
 from training.paint.sampler import diffusers, open_scheduler, sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the UNet is told about the picture: attention to the condition, and its sketch."""
+
+    c_BTC: Tensor
+    mask_BT: Tensor
+    sketch_BCHW: Tensor | None
 
 
 class MPMPaint(nn.Module):
@@ -29,12 +39,14 @@ class MPMPaint(nn.Module):
         bridge: Bridge,
         unet: Any,
         canvas: Canvas,
+        sketch: Sketch | None,
         noise: Mapping[str, Any],
         size: int,
         sampling: SamplingConfig,
     ):
         super().__init__()
         self.lm, self.bridge, self.unet, self.canvas = reader.lm, bridge, unet, canvas
+        self.sketch = sketch
         self.reader, self.noise, self.size, self.sampling = reader, noise, size, sampling
         self._schedule = diffusers().DDPMScheduler.from_config(dict(noise))
 
@@ -59,11 +71,37 @@ class MPMPaint(nn.Module):
         """Steps of the noise schedule."""
         return int(self._schedule.config.num_train_timesteps)
 
+    def guide(
+        self, condition: Condition, dropped_B: Tensor | None = None, noise: float = 0.0
+    ) -> Guide:
+        """Return what prompts tell the UNet; of dropped ones the learned null and no sketch.
+
+        `noise` is the deviation of what is added to the standardised states, in training.
+        """
+        h_BTLD = self._states(condition, noise)
+        sketch_BCHW = None
+        if self.sketch is not None:
+            with torch.no_grad():
+                sketch_BCHW = self.sketch(h_BTLD, condition.mask_BT)
+            if dropped_B is not None:
+                sketch_BCHW = sketch_BCHW * ~dropped_B[:, None, None, None]
+        return Guide(self.bridge(h_BTLD, dropped_B), condition.mask_BT, sketch_BCHW)
+
+    def _states(self, condition: Condition, noise: float) -> Tensor:
+        h_BTLD = self.bridge.standardised(condition)
+        return h_BTLD + noise * torch.randn_like(h_BTLD) if noise else h_BTLD
+
+    def sketch_losses(self, x_BCHW: Tensor, condition: Condition, noise: float = 0.0) -> Tensor:
+        """Return the mean squared error of the sketch of each picture (in -1..1)."""
+        assert self.sketch is not None
+        found = self.sketch(self._states(condition, noise), condition.mask_BT)
+        error = F.mse_loss(found.float(), _resized(x_BCHW, Sketch.SIZE), reduction="none")
+        return error.mean(dim=(1, 2, 3))
+
     def losses(
         self,
         x_BCHW: Tensor,
-        condition: Condition,
-        dropped_B: Tensor,
+        guide: Guide,
         time_B: Tensor,
         noise_BZHW: Tensor,
     ) -> Tensor:
@@ -73,7 +111,7 @@ class MPMPaint(nn.Module):
         """
         z_BZHW = self.canvas.encode(x_BCHW, random=self.training)
         noisy_BZHW = self._schedule.add_noise(z_BZHW, noise_BZHW, time_B)
-        found = self.predict(noisy_BZHW, time_B, *self.bridge(condition, dropped_B))
+        found = self.predict(noisy_BZHW, time_B, guide)
         error = F.mse_loss(found.float(), self.target(z_BZHW, noise_BZHW, time_B), reduction="none")
         return error.mean(dim=(1, 2, 3))
 
@@ -83,10 +121,17 @@ class MPMPaint(nn.Module):
             return self._schedule.get_velocity(z_BZHW, noise_BZHW, time_B)
         return noise_BZHW
 
-    def predict(self, z_BZHW: Tensor, time_B: Tensor, c_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+    def predict(self, z_BZHW: Tensor, time_B: Tensor, guide: Guide) -> Tensor:
         """Return the UNet's prediction; padded positions get no attention."""
+        if guide.sketch_BCHW is not None:
+            size = z_BZHW.shape[-1] * self.size // self.canvas.shape(self.size)[-1]
+            drawn_BZHW = self.canvas.encode(_resized(guide.sketch_BCHW, size), random=False)
+            z_BZHW = torch.cat([z_BZHW, drawn_BZHW.to(z_BZHW.dtype)], dim=1)
         return self.unet(
-            z_BZHW, time_B, encoder_hidden_states=c_BTC, encoder_attention_mask=mask_BT
+            z_BZHW,
+            time_B,
+            encoder_hidden_states=guide.c_BTC,
+            encoder_attention_mask=guide.mask_BT,
         ).sample
 
     def settings(self, steps: int = 0, guidance: float = -1.0, sampler: str = "") -> SamplingConfig:
@@ -140,13 +185,22 @@ class MPMPaint(nn.Module):
         twice = Condition(*(torch.cat([v, v]) for v in (
             condition.h_BTLD, condition.mask_BT, condition.language_B)))  # fmt: skip
         dropped_B = torch.tensor([True, False], device=self.device)
-        c_BTC, mask_BT = self.bridge(twice, dropped_B)
+        guide = self.guide(twice, dropped_B)
 
         def predict(z_BZHW: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-            both = self.predict(torch.cat([z_BZHW, z_BZHW]), time, c_BTC, mask_BT)
+            both = self.predict(torch.cat([z_BZHW, z_BZHW]), time, guide)
             return both[:1], both[1:]
 
         return predict
+
+
+def _resized(x_BCHW: Tensor, size: int) -> Tensor:
+    """Return pictures with `size` pixels on both sides; smaller ones are means of areas."""
+    if x_BCHW.shape[-1] == size:
+        return x_BCHW
+    if x_BCHW.shape[-1] > size:
+        return F.interpolate(x_BCHW, size=size, mode="area")
+    return F.interpolate(x_BCHW, size=size, mode="bilinear")
 
 
 def _to_picture(x_CHW: Tensor) -> "Image | None":

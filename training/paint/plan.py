@@ -10,12 +10,13 @@ from training.backbones import language_model_config
 from training.corpus import EmojiCorpus, training_pictures
 from training.paint.checkpoint import Parts, assemble
 from training.paint.condition import Reader
-from training.paint.model import MPMPaint
+from training.paint.model import Guide, MPMPaint
 from training.paint.reading import open_lm
-from training.paint.recipe import CheckpointLM, PaintConfig, PaintRecipe, StreamPaintConfig
+from training.paint.recipe import CheckpointLM, PaintRecipe, SketchConfig, StreamPaintConfig
 from training.plan import Plan, PlannedStage, count_by_part, memory_of_learning
 from training.pretrained_lm import PretrainedConfig, build_pretrained
-from training.stages.paint import Paint, PaintContext, paint_parameters
+from training.recipe import StageConfig
+from training.stages.paint import PaintContext, open_paint_stage, paint_parameters
 
 _BYTES = {"no": 4, "bf16": 2, "fp16": 2}
 _POSITIONS = 16  # of a condition; what they take is small beside the pictures
@@ -51,13 +52,10 @@ def _shapes(recipe: PaintRecipe) -> MPMPaint:
 
 def _stage(name: str, context: PaintContext, total: int) -> PlannedStage:
     config, model = context.recipe.stages[name], context.model
-    learning = paint_parameters(context)
-    trained = count_by_part(learning)
-    size, seen = model.size, None
-    if isinstance(config, StreamPaintConfig):
-        size = config.size or size
-    else:
-        seen = Paint(context, cast(PaintConfig, config)).record([0.0], 0.0)
+    size = getattr(config, "size", 0) or model.size
+    stage = None if isinstance(config, StreamPaintConfig) else open_paint_stage(name, context)
+    seen = stage and stage.record([0.0], 0.0)
+    trained = count_by_part(stage.parameters() if stage else paint_parameters(context))
     learned = sum(trained.values())
     copies = bool(config.validate_every) + bool(context.recipe.engine.ema)
     memory = memory_of_learning(model, learned, copies)
@@ -67,18 +65,18 @@ def _stage(name: str, context: PaintContext, total: int) -> PlannedStage:
         batch_size=config.batch_size,
         trained=trained,
         frozen=total - learned,
-        memory_bytes=memory + _activations(context, size, config.batch_size),
+        memory_bytes=memory + _activations(context, config, size),
         multimodal_samples=None if seen is None else seen.multimodal_samples,
         text_samples={} if seen is None else seen.text_samples,
     )
 
 
 @torch.no_grad()
-def _activations(context: PaintContext, size: int, batch_size: int) -> int:
+def _activations(context: PaintContext, config: StageConfig, size: int) -> int:
     """Return an estimate of the bytes that one micro-batch leaves for the backward pass: all
-    outputs of the UNet's layers, or with recomputation those of its blocks."""
+    outputs of the layers that learn, or with recomputation those of the UNet's blocks."""
     model, engine = context.model, context.recipe.engine
-    numbers = 0
+    sketches, numbers = isinstance(config, SketchConfig), 0
 
     def count(module: nn.Module, arguments: Any, output: Any) -> None:
         nonlocal numbers
@@ -87,10 +85,10 @@ def _activations(context: PaintContext, size: int, batch_size: int) -> int:
     blocks = ("ResnetBlock2D", "BasicTransformerBlock")
     hooks = [
         module.register_forward_hook(count)
-        for module in model.unet.modules()
+        for module in (model.sketch if sketches and model.sketch else model.unet).modules()
         if (
             type(module).__name__ in blocks
-            if engine.gradient_checkpointing
+            if engine.gradient_checkpointing and not sketches
             else not any(module.children())
         )
     ]
@@ -98,7 +96,12 @@ def _activations(context: PaintContext, size: int, batch_size: int) -> int:
         z_BZHW = torch.zeros(1, *model.canvas.shape(size))
         c_BTC = torch.zeros(1, _POSITIONS, int(model.unet.config.cross_attention_dim))
         mask_BT = torch.ones(1, _POSITIONS, dtype=torch.bool)
-        model.predict(z_BZHW, torch.zeros(1, dtype=torch.long), c_BTC, mask_BT)
+        h_BTLD = torch.zeros(1, _POSITIONS, *model.bridge.scale_LD.shape)
+        sketch_BCHW = model.sketch(h_BTLD, mask_BT) if model.sketch else None
+        if not sketches:
+            guide = Guide(c_BTC, mask_BT, sketch_BCHW)
+            model.predict(z_BZHW, torch.zeros(1, dtype=torch.long), guide)
     for hook in hooks:
         hook.remove()
-    return numbers * _BYTES[engine.mixed_precision] * max(1, batch_size // engine.accumulation)
+    micro_batch = max(1, config.batch_size // engine.accumulation)
+    return numbers * _BYTES[engine.mixed_precision] * micro_batch

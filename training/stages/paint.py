@@ -1,4 +1,4 @@
-"""Stage paint: bridge and UNet learn to paint what a caption says in the pivot."""
+"""Stages sketch and paint: what a caption says in the pivot becomes a picture."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,13 @@ from training.corpus import EmojiCorpus, Picture
 from training.paint.checkpoint import is_cross_attention
 from training.paint.condition import CaptionStates, Condition, pad_states
 from training.paint.model import MPMPaint
-from training.paint.recipe import LatentUNet, PaintConfig, PaintRecipe, StreamPaintConfig
+from training.paint.recipe import (
+    LatentUNet,
+    PaintConfig,
+    PaintRecipe,
+    SketchConfig,
+    StreamPaintConfig,
+)
 from training.stages.base import part_of
 from training.stages.emoji import EmojiStage
 from training.stages.stream import Seen, StreamStage
@@ -34,7 +40,7 @@ class PaintContext:
     corpus: EmojiCorpus
     pictures: Sequence[Picture] = ()  # of the training split
     validation_pictures: Sequence[Picture] = ()
-    captions: CaptionStates | None = None  # of all that `Paint` can draw
+    captions: CaptionStates | None = None  # of all that stages on the emoji data can draw
     process: tuple[int, int] = (0, 1)  # rank and number of processes
 
     @property
@@ -47,6 +53,8 @@ def open_paint_stage(name: str, context: PaintContext) -> Any:
     config = context.recipe.stages[name]
     if isinstance(config, StreamPaintConfig):
         return StreamPaint(context, config, name)
+    if isinstance(config, SketchConfig):
+        return SketchStage(context, config)
     return Paint(context, cast(PaintConfig, config))
 
 
@@ -96,19 +104,15 @@ def caption_texts(data: EmojiData, pictures: Sequence[Picture], pivot: str) -> I
         yield from data.keywords(picture.concept, pivot)
 
 
-class Paint(EmojiStage):
+class DrawingStage(EmojiStage):
     """Drawings of the training styles, captioned in the pivot by their name or a keyword."""
 
-    name = "paint"
     muon = False
 
-    def __init__(self, context: PaintContext, config: PaintConfig):
+    def __init__(self, context: PaintContext, config: SketchConfig | PaintConfig):
         self.context = cast(Any, context)  # of what the other stages share, it uses the corpus
         self.config = config
         self._painter = context
-
-    def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return paint_parameters(self._painter)
 
     def prepare(self) -> None:
         """Fit the bridge's fixed statistics to the states of all captions."""
@@ -137,25 +141,73 @@ class Paint(EmojiStage):
         x_BCHW = self._pixels[[e.image for e in examples]]
         states = context.captions.of([e.answer for e in examples])
         rows_B = context.model.bridge.rows([e.language for e in examples])
-        losses_B = noisy_losses(context.model, x_BCHW, pad_states(states, rows_B), self.config.drop)
+        losses_B = self._losses(x_BCHW, pad_states(states, rows_B))
         return part_of(losses_B.mean(), examples, whole)
+
+    def _losses(self, x_BCHW: Tensor, condition: Condition) -> Tensor:
+        """Return the loss of each picture (bytes)."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Return the loss of pivot names on drawings in the validation style, at times and noise
-        that are always the same."""
+        """Return the loss of pivot names on drawings in the validation style."""
         context = self._painter
         data, pivot = context.corpus.data, context.recipe.pivot
         pictures = context.validation_pictures[:_VALIDATED]
         x_NCHW = load_pixels(data, pictures, context.model.size)
         names = [data.name(picture.concept, pivot) for picture in pictures]
         states = context.model.reader.states(names)
-        return fixed_loss(context.model, x_NCHW, states, [pivot] * len(names))
+        return self._validation_loss(x_NCHW, states, [pivot] * len(names))
+
+    def _validation_loss(
+        self, x_NCHW: Tensor, states: Sequence[Tensor], languages: Sequence[str]
+    ) -> float:
+        raise NotImplementedError
 
     @cached_property
     def _pixels(self) -> Tensor:
         context = self._painter
         return load_pixels(context.corpus.data, context.pictures, context.model.size)
+
+
+class SketchStage(DrawingStage):
+    """The sketch alone learns: what the UNet finds hard to find out, in a hundredth of the time."""
+
+    name = "sketch"
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        sketch = self._painter.model.sketch
+        assert sketch is not None
+        return [(f"sketch.{name}", parameter) for name, parameter in sketch.named_parameters()]
+
+    def _losses(self, x_BCHW: Tensor, condition: Condition) -> Tensor:
+        model, device = self._painter.model, self._painter.device
+        return model.sketch_losses(_scaled(x_BCHW, device), condition.to(device), self.config.noise)
+
+    def _validation_loss(
+        self, x_NCHW: Tensor, states: Sequence[Tensor], languages: Sequence[str]
+    ) -> float:
+        model, device = self._painter.model, self._painter.device
+        condition = pad_states(states, model.bridge.rows(languages)).to(device)
+        return float(model.sketch_losses(_scaled(x_NCHW, device), condition).mean())
+
+
+class Paint(DrawingStage):
+    """Bridge and UNet learn; the sketch stays as it is."""
+
+    name = "paint"
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return paint_parameters(self._painter)
+
+    def _losses(self, x_BCHW: Tensor, condition: Condition) -> Tensor:
+        drop, noise = self.config.drop, self.config.noise
+        return noisy_losses(self._painter.model, x_BCHW, condition, drop, noise)
+
+    def _validation_loss(
+        self, x_NCHW: Tensor, states: Sequence[Tensor], languages: Sequence[str]
+    ) -> float:
+        return fixed_loss(self._painter.model, x_NCHW, states, languages)
 
 
 class StreamPaint(StreamStage):
@@ -203,8 +255,15 @@ class StreamPaint(StreamStage):
         return Seen(Example("", sample.turns[0][1], language=sample.language), pixels)
 
 
-def noisy_losses(model: MPMPaint, x_BCHW: Tensor, condition: Condition, drop: float) -> Tensor:
-    """Return the loss of each picture (bytes) at a random time.
+def _scaled(x_BCHW: Tensor, device: torch.device) -> Tensor:
+    """Return bytes as values in -1..1."""
+    return x_BCHW.to(device).float() / 127.5 - 1
+
+
+def noisy_losses(
+    model: MPMPaint, x_BCHW: Tensor, condition: Condition, drop: float, noise: float = 0.0
+) -> Tensor:
+    """Return the loss of each picture (bytes) at a random time, with `noise` on the states.
 
     The times of a batch are spread evenly (Kingma et al. 2021, arXiv 2107.00630): less noise in
     its loss. All randomness is torch's, which the loop seeds for every step.
@@ -213,10 +272,10 @@ def noisy_losses(model: MPMPaint, x_BCHW: Tensor, condition: Condition, drop: fl
     even_B = (torch.rand((), device=device) + torch.arange(count, device=device) / count) % 1
     time_B = (even_B * model.num_times).long()
     dropped_B = torch.rand(count, device=device) < drop
-    x_BCHW = x_BCHW.to(device).float() / 127.5 - 1
     shape = model.canvas.shape(x_BCHW.shape[-1])
     noise_BZHW = torch.randn((count, *shape), device=device)
-    return model.losses(x_BCHW, condition.to(device), dropped_B, time_B, noise_BZHW)
+    guide = model.guide(condition.to(device), dropped_B, noise)
+    return model.losses(_scaled(x_BCHW, device), guide, time_B, noise_BZHW)
 
 
 def fixed_loss(
@@ -228,13 +287,12 @@ def fixed_loss(
     rows_N, total = model.bridge.rows(languages), 0.0
     for start in range(0, len(x_NCHW), 64):
         part = slice(start, start + 64)
-        x_BCHW = x_NCHW[part].to(model.device).float() / 127.5 - 1
+        x_BCHW = _scaled(x_NCHW[part], model.device)
         shape = (len(x_BCHW), *model.canvas.shape(x_BCHW.shape[-1]))
         noise = torch.randn(shape, generator=generator).to(model.device)
-        kept_B = torch.zeros(len(x_BCHW), dtype=torch.bool, device=model.device)
-        condition = pad_states(states[part], rows_N[part]).to(model.device)
+        guide = model.guide(pad_states(states[part], rows_N[part]).to(model.device))
         time_B = time_N[part].to(model.device)
-        total += float(model.losses(x_BCHW, condition, kept_B, time_B, noise).sum())
+        total += float(model.losses(x_BCHW, guide, time_B, noise).sum())
     return total / len(x_NCHW)
 
 
