@@ -94,10 +94,7 @@ def test_stage_paint_leaves_the_sketch_as_it_is(painter_folder: Path, tmp_path: 
 
 
 def test_a_painter_without_a_sketch_is_the_paper_s(tmp_path: Path) -> None:
-    content, where = read_recipe("tiny_paint", [*SMALL_PAINT, "unet.sketch=0"])
-    del content["sketch"]
-    recipe = build_recipe(content, where)
-    assert list(recipe.stages) == ["paint"]
+    recipe = build_recipe(*read_recipe("tiny_paint", [*SMALL_PAINT, "unet.sketch=false"]))
     model = open_painter(recipe).model
     assert model.sketch is None
     (picture,) = model.eval().paint(["dog"], ["en"], [0])
@@ -116,12 +113,12 @@ def test_a_run_killed_at_random_points_ends_as_an_uninterrupted_one(
     )
     command = [sys.executable, "-c", code, *SMALL_PAINT, "save_every_s=0.0"]
     rng, kills = random.Random(5), 0
-    for steps in (1, 3):
+    for steps in (1, 2):
         process = subprocess.Popen(
             command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=os.environ
         )
         assert process.stdout is not None
-        for _ in range(steps):  # before the blow: of 3 of stage sketch, and 4 of stage paint
+        for _ in range(steps):  # before the blow, 4 in all
             process.stdout.readline()
         time.sleep(rng.random() * 0.01)
         process.send_signal(signal.SIGKILL)
@@ -136,12 +133,10 @@ def test_a_run_killed_at_random_points_ends_as_an_uninterrupted_one(
 def test_the_record_proves_that_only_english_was_seen(painter_folder: Path) -> None:
     _, record = load_paint(painter_folder)
     assert record is not None
-    # The first made the language model, and is the painter's premise.
-    assert [stage.name for stage in record.stages] == ["align", "sketch", "paint"]
-    sketch, paint = record.stages[1:]
-    for stage in (sketch, paint):
-        assert set(stage.multimodal_samples) == {"en"} and dict(stage.text_samples) == {}
-    assert (tuple(sketch.trained), tuple(paint.trained)) == (("sketch",), ("bridge", "unet"))
+    align, paint = record.stages  # the first made the language model, and is its premise
+    assert (align.name, paint.name) == ("align", "paint")
+    assert set(paint.multimodal_samples) == {"en"} and dict(paint.text_samples) == {}
+    assert tuple(paint.trained) == ("bridge", "unet")
     assert set(paint.images) <= {"noto", "twemoji"}
     assert [label(record, tag) for tag in ("en", "zh", "sw")] == ["pivot", "zero-shot", "zero-shot"]
 
@@ -314,9 +309,4 @@ def test_a_dry_run_of_emoji_counts_captions(painter_folder: Path) -> None:
     found = plan("tiny_paint", SMALL_PAINT)
     _, record = load_paint(painter_folder)
     assert record is not None
-    planned, trained = found.stages, record.stages[-2:]
-    assert [stage.name for stage in planned] == [stage.name for stage in trained]
-    for stage, done in zip(planned, trained, strict=True):
-        assert stage.multimodal_samples == done.multimodal_samples
-        assert tuple(stage.trained) == tuple(done.trained)
-        assert stage.memory_bytes > 0
+    assert found.stages[0].multimodal_samples == record.stages[-1].multimodal_samples

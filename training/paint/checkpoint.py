@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpm_eval.data._emoji_data import emoji_data
 from mpm_eval.errors import UserError
 from mpm_eval.schema import TrainingRecord
 from mpm_eval.strict import build, read_json, to_jsonable
@@ -21,6 +22,7 @@ from training.checkpoint import (
     write_explanations,
     write_tensors,
 )
+from training.corpus import training_pictures
 from training.language_model import LanguageModelConfig
 from training.paint.canvas import open_canvas
 from training.paint.condition import Bridge, Reader, Sketch
@@ -50,6 +52,7 @@ class Parts:
     unet: PixelUNet | LatentUNet
     sampling: SamplingConfig
     languages: tuple[str, ...]
+    sketched: int = 0  # concepts that the sketch remembers
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,23 @@ def open_painter(recipe: PaintRecipe) -> OpenedPainter:
     """Return a painter with a fresh bridge, and a fresh UNet unless it is a pretrained one."""
     assert isinstance(recipe.language_model, PretrainedConfig | CheckpointLM)
     lm = open_lm(recipe.language_model)
-    parts = Parts(lm.config, recipe.condition, recipe.unet, recipe.sampling, recipe.languages)
+    parts = parts_of(recipe, lm.config)
     torch.manual_seed(recipe.seed)
     model, backbones = assemble(parts, Reader(lm.lm, lm.tokenizer, recipe.condition))
     if lm.backbone is not None:
         backbones["lm"] = lm.backbone
     return OpenedPainter(model, parts, lm, backbones)
+
+
+def parts_of(recipe: PaintRecipe, language_model: LanguageModelConfig | PretrainedConfig) -> Parts:
+    """Return the parts of a recipe's painter; `language_model` is that of `open_lm`."""
+    sketched = 0
+    if recipe.paint and isinstance(recipe.unet, PixelUNet) and recipe.unet.sketch:
+        pictures = training_pictures(emoji_data())[: recipe.paint.max_pictures or None]
+        sketched = len({picture.concept.id for picture in pictures})
+    return Parts(
+        language_model, recipe.condition, recipe.unet, recipe.sampling, recipe.languages, sketched
+    )
 
 
 def assemble(
@@ -81,13 +95,15 @@ def assemble(
     opened = open_canvas(parts.unet, parts.condition.width, weights)
     width = int(opened.unet.config.cross_attention_dim)
     bridge = Bridge(parts.condition, reader.lm.width, width, parts.languages)
-    sketched = parts.unet.sketch if isinstance(parts.unet, PixelUNet) else 0
+    sketch = None
+    if isinstance(parts.unet, PixelUNet) and parts.unet.sketch:
+        sketch = Sketch(parts.sketched, len(parts.condition.layers), reader.lm.width)
     model = MPMPaint(
         reader,
         bridge,
         opened.unet,
         opened.canvas,
-        Sketch(reader.lm.width, sketched) if sketched else None,
+        sketch,
         opened.noise,
         parts.unet.size,
         parts.sampling,

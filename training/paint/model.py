@@ -72,31 +72,26 @@ class MPMPaint(nn.Module):
         return int(self._schedule.config.num_train_timesteps)
 
     def guide(
-        self, condition: Condition, dropped_B: Tensor | None = None, noise: float = 0.0
+        self,
+        condition: Condition,
+        dropped_B: Tensor | None = None,
+        forgotten_B: Tensor | None = None,
+        noise: float = 0.0,
     ) -> Guide:
         """Return what prompts tell the UNet; of dropped ones the learned null and no sketch.
 
-        `noise` is the deviation of what is added to the standardised states, in training.
+        For training: `forgotten_B` as `Sketch` takes it; `noise` is the deviation of what is added
+        to the standardised states.
         """
-        h_BTLD = self._states(condition, noise)
+        h_BTLD, mask_BT = self.bridge.standardised(condition), condition.mask_BT
+        if noise:
+            h_BTLD = h_BTLD + noise * torch.randn_like(h_BTLD)
         sketch_BCHW = None
         if self.sketch is not None:
-            with torch.no_grad():
-                sketch_BCHW = self.sketch(h_BTLD, condition.mask_BT)
+            sketch_BCHW = self.sketch(h_BTLD, mask_BT, forgotten_B)
             if dropped_B is not None:
                 sketch_BCHW = sketch_BCHW * ~dropped_B[:, None, None, None]
-        return Guide(self.bridge(h_BTLD, dropped_B), condition.mask_BT, sketch_BCHW)
-
-    def _states(self, condition: Condition, noise: float) -> Tensor:
-        h_BTLD = self.bridge.standardised(condition)
-        return h_BTLD + noise * torch.randn_like(h_BTLD) if noise else h_BTLD
-
-    def sketch_losses(self, x_BCHW: Tensor, condition: Condition, noise: float = 0.0) -> Tensor:
-        """Return the mean squared error of the sketch of each picture (in -1..1)."""
-        assert self.sketch is not None
-        found = self.sketch(self._states(condition, noise), condition.mask_BT)
-        error = F.mse_loss(found.float(), _resized(x_BCHW, Sketch.SIZE), reduction="none")
-        return error.mean(dim=(1, 2, 3))
+        return Guide(self.bridge(h_BTLD, dropped_B), mask_BT, sketch_BCHW)
 
     def losses(
         self,

@@ -8,14 +8,13 @@ from torch import nn
 from mpm_eval.data._emoji_data import emoji_data
 from training.backbones import language_model_config
 from training.corpus import EmojiCorpus, training_pictures
-from training.paint.checkpoint import Parts, assemble
-from training.paint.condition import Reader
+from training.paint.checkpoint import assemble, parts_of
+from training.paint.condition import Reader, Sketch
 from training.paint.model import Guide, MPMPaint
 from training.paint.reading import open_lm
-from training.paint.recipe import CheckpointLM, PaintRecipe, SketchConfig, StreamPaintConfig
+from training.paint.recipe import CheckpointLM, PaintRecipe, StreamPaintConfig
 from training.plan import Plan, PlannedStage, count_by_part, memory_of_learning
 from training.pretrained_lm import PretrainedConfig, build_pretrained
-from training.recipe import StageConfig
 from training.stages.paint import PaintContext, open_paint_stage, paint_parameters
 
 _BYTES = {"no": 4, "bf16": 2, "fp16": 2}
@@ -45,7 +44,7 @@ def _shapes(recipe: PaintRecipe) -> MPMPaint:
         assert isinstance(config, PretrainedConfig)
         with torch.device("meta"):
             lm = build_pretrained(language_model_config(config), config)
-    parts = Parts(config, recipe.condition, recipe.unet, recipe.sampling, recipe.languages)
+    parts = parts_of(recipe, config)
     with torch.device("meta"):
         return assemble(parts, Reader(lm, cast(Any, None), recipe.condition), weights=False)[0]
 
@@ -65,18 +64,18 @@ def _stage(name: str, context: PaintContext, total: int) -> PlannedStage:
         batch_size=config.batch_size,
         trained=trained,
         frozen=total - learned,
-        memory_bytes=memory + _activations(context, config, size),
+        memory_bytes=memory + _activations(context, size, config.batch_size),
         multimodal_samples=None if seen is None else seen.multimodal_samples,
         text_samples={} if seen is None else seen.text_samples,
     )
 
 
 @torch.no_grad()
-def _activations(context: PaintContext, config: StageConfig, size: int) -> int:
+def _activations(context: PaintContext, size: int, batch_size: int) -> int:
     """Return an estimate of the bytes that one micro-batch leaves for the backward pass: all
-    outputs of the layers that learn, or with recomputation those of the UNet's blocks."""
+    outputs of the UNet's layers, or with recomputation those of its blocks."""
     model, engine = context.model, context.recipe.engine
-    sketches, numbers = isinstance(config, SketchConfig), 0
+    numbers = 0
 
     def count(module: nn.Module, arguments: Any, output: Any) -> None:
         nonlocal numbers
@@ -85,10 +84,10 @@ def _activations(context: PaintContext, config: StageConfig, size: int) -> int:
     blocks = ("ResnetBlock2D", "BasicTransformerBlock")
     hooks = [
         module.register_forward_hook(count)
-        for module in (model.sketch if sketches and model.sketch else model.unet).modules()
+        for module in model.unet.modules()
         if (
             type(module).__name__ in blocks
-            if engine.gradient_checkpointing and not sketches
+            if engine.gradient_checkpointing
             else not any(module.children())
         )
     ]
@@ -96,12 +95,9 @@ def _activations(context: PaintContext, config: StageConfig, size: int) -> int:
         z_BZHW = torch.zeros(1, *model.canvas.shape(size))
         c_BTC = torch.zeros(1, _POSITIONS, int(model.unet.config.cross_attention_dim))
         mask_BT = torch.ones(1, _POSITIONS, dtype=torch.bool)
-        h_BTLD = torch.zeros(1, _POSITIONS, *model.bridge.scale_LD.shape)
-        sketch_BCHW = model.sketch(h_BTLD, mask_BT) if model.sketch else None
-        if not sketches:
-            guide = Guide(c_BTC, mask_BT, sketch_BCHW)
-            model.predict(z_BZHW, torch.zeros(1, dtype=torch.long), guide)
+        sketch_BCHW = torch.zeros(1, 3, Sketch.SIZE, Sketch.SIZE) if model.sketch else None
+        guide = Guide(c_BTC, mask_BT, sketch_BCHW)
+        model.predict(z_BZHW, torch.zeros(1, dtype=torch.long), guide)
     for hook in hooks:
         hook.remove()
-    micro_batch = max(1, config.batch_size // engine.accumulation)
-    return numbers * _BYTES[engine.mixed_precision] * micro_batch
+    return numbers * _BYTES[engine.mixed_precision] * max(1, batch_size // engine.accumulation)

@@ -55,9 +55,9 @@ class PixelUNet:
     num_heads: int = 4
     num_groups: int = 16  # of group norm
     prediction: str = "v_prediction"
-    # Width of a small network that paints a first picture from the condition at once, which the
-    # UNet then sees beside its noisy one; 0: none
-    sketch: int = 0
+    # Beside its noisy picture the UNet sees a sketch: the training pictures' mean, weighted by how
+    # near their captions are to the prompt
+    sketch: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,21 +83,13 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
-class SketchConfig(StageConfig):
-    """The sketch learns the emoji data by its squared error: the mean picture of a condition."""
-
-    batch_size: int = 256
-    keyword_share: float = 0.2  # of captions that are a keyword instead of the name
-    noise: float = 1.0  # standard deviation on the standardised states: neighbours paint alike
-
-
-@dataclass(frozen=True)
 class PaintConfig(StageConfig):
     """The bridge and the UNet learn the emoji data: pivot captions, drawings of training styles."""
 
     drop: float = 0.1  # share of examples without a condition, for guidance
     keyword_share: float = 0.2  # of captions that are a keyword instead of the name
-    noise: float = 0.0  # standard deviation on the standardised states
+    noise: float = 0.0  # standard deviation on the standardised states: neighbours paint alike
+    forget: float = 0.2  # share of examples whose sketch lacks their concept: the UNet has to read
     max_pictures: int = 0  # of training and of validation, each; 0: all. For trials and tests
 
 
@@ -122,7 +114,6 @@ class PaintRecipe:
     language_model: LanguageModelConfig | PretrainedConfig | CheckpointLM
     unet: PixelUNet | LatentUNet
     condition: ConditionConfig = ConditionConfig()
-    sketch: SketchConfig | None = None
     paint: PaintConfig | None = None
     stream_paint: StreamPaintConfig | None = None
     stream_refine: StreamPaintConfig | None = None  # after it, e.g. at a larger size
@@ -140,11 +131,7 @@ class PaintRecipe:
     @property
     def stages(self) -> dict[str, StageConfig]:
         """Return the stages that the recipe has, in order."""
-        found = {
-            "sketch": self.sketch,
-            "paint": self.paint or self.stream_paint,
-            "refine": self.stream_refine,
-        }
+        found = {"paint": self.paint or self.stream_paint, "refine": self.stream_refine}
         return {name: config for name, config in found.items() if config is not None}
 
 
@@ -194,26 +181,17 @@ def _check_stages(recipe: PaintRecipe, where: str) -> None:
     if recipe.paint and recipe.stream_paint:
         raise UserError(f"{where}: paint and stream_paint are the same stage; keep one")
     for name, config in recipe.stages.items():
-        drop = getattr(config, "drop", 0.0)
-        if not 0 <= drop < 1:
-            raise UserError(f"{where}: {name}.drop: must be at least 0 and below 1, got {drop}")
+        for key in ("drop", "forget"):
+            share = getattr(config, key, 0.0)
+            if not 0 <= share < 1:
+                raise UserError(
+                    f"{where}: {name}.{key}: must be at least 0 and below 1, got {share}"
+                )
         noise = getattr(config, "noise", 0.0)
         if not 0 <= noise < math.inf:
             raise UserError(f"{where}: {name}.noise: must be at least 0, got {noise}")
-    _check_sketch(recipe, where)
-
-
-def _check_sketch(recipe: PaintRecipe, where: str) -> None:
-    width = recipe.unet.sketch if isinstance(recipe.unet, PixelUNet) else 0
-    if width < 0:
-        raise UserError(f"{where}: unet.sketch: must be at least 0, got {width}")
-    if bool(width) != bool(recipe.sketch):
-        raise UserError(
-            f"{where}: unet.sketch and the table [sketch] go together: the width of the network of "
-            "a pixel UNet, and how it is trained"
-        )
-    if recipe.sketch and not recipe.paint:
-        raise UserError(f"{where}: sketch: learns the emoji data as [paint] does; add that table")
+    if isinstance(recipe.unet, PixelUNet) and recipe.unet.sketch and not recipe.paint:
+        raise UserError(f"{where}: unet.sketch: is made of the emoji data; add the table [paint]")
 
 
 def _counts(recipe: PaintRecipe) -> Iterator[tuple[str, int]]:

@@ -47,8 +47,7 @@ def train_painter(recipe: PaintRecipe, out: Path, report: Report, features: Path
     state = _State(work / "state.safetensors", recipe.sha256, cast(Any, opened.parts))
     progress, optimizer_state, copies = state.load(cast(Any, model))
     run = Run(cast(Any, context), accelerator, state, progress, copies, optimizer_state, report)
-    emoji_stages = (recipe.sketch is not None) + (recipe.paint is not None)
-    if recipe.paint is not None and progress.stage < emoji_stages:
+    if recipe.paint is not None and progress.stage == 0:
         # One process reads the captions, the others what it kept.
         with accelerator.main_process_first():
             _read_captions(context, opened, recipe.paint, features or work)

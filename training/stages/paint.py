@@ -1,4 +1,4 @@
-"""Stages sketch and paint: what a caption says in the pivot becomes a picture."""
+"""Stage paint: bridge and UNet learn to paint what a caption says in the pivot."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -13,15 +13,9 @@ from torch import Tensor, nn
 from mpm_eval.data._emoji_data import IMAGE_SIZE, EmojiData
 from training.corpus import EmojiCorpus, Picture
 from training.paint.checkpoint import is_cross_attention
-from training.paint.condition import CaptionStates, Condition, pad_states
+from training.paint.condition import CaptionStates, Condition, Sketch, pad_states
 from training.paint.model import MPMPaint
-from training.paint.recipe import (
-    LatentUNet,
-    PaintConfig,
-    PaintRecipe,
-    SketchConfig,
-    StreamPaintConfig,
-)
+from training.paint.recipe import LatentUNet, PaintConfig, PaintRecipe, StreamPaintConfig
 from training.stages.base import part_of
 from training.stages.emoji import EmojiStage
 from training.stages.stream import Seen, StreamStage
@@ -40,7 +34,7 @@ class PaintContext:
     corpus: EmojiCorpus
     pictures: Sequence[Picture] = ()  # of the training split
     validation_pictures: Sequence[Picture] = ()
-    captions: CaptionStates | None = None  # of all that stages on the emoji data can draw
+    captions: CaptionStates | None = None  # of all that `Paint` can draw
     process: tuple[int, int] = (0, 1)  # rank and number of processes
 
     @property
@@ -53,8 +47,6 @@ def open_paint_stage(name: str, context: PaintContext) -> Any:
     config = context.recipe.stages[name]
     if isinstance(config, StreamPaintConfig):
         return StreamPaint(context, config, name)
-    if isinstance(config, SketchConfig):
-        return SketchStage(context, config)
     return Paint(context, cast(PaintConfig, config))
 
 
@@ -104,23 +96,37 @@ def caption_texts(data: EmojiData, pictures: Sequence[Picture], pivot: str) -> I
         yield from data.keywords(picture.concept, pivot)
 
 
-class DrawingStage(EmojiStage):
+class Paint(EmojiStage):
     """Drawings of the training styles, captioned in the pivot by their name or a keyword."""
 
+    name = "paint"
     muon = False
 
-    def __init__(self, context: PaintContext, config: SketchConfig | PaintConfig):
+    def __init__(self, context: PaintContext, config: PaintConfig):
         self.context = cast(Any, context)  # of what the other stages share, it uses the corpus
         self.config = config
         self._painter = context
 
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return paint_parameters(self._painter)
+
     def prepare(self) -> None:
-        """Fit the bridge's fixed statistics to the states of all captions."""
+        """Fit the bridge's fixed statistics to the states of all captions, and the sketch to the
+        mean picture of every name."""
         context = self._painter
         assert context.captions is not None
-        data, pivot = context.corpus.data, context.recipe.pivot
+        data, pivot, model = context.corpus.data, context.recipe.pivot, context.model
         texts = sorted(set(caption_texts(data, context.pictures, pivot)))
         fit_bridge(context, context.captions.of(texts))
+        if model.sketch is None:
+            return
+        names = [data.name(context.pictures[i].concept, pivot) for i in self._first.values()]
+        rows_B = model.bridge.rows([pivot] * len(names))
+        condition = pad_states(context.captions.of(names), rows_B).to(model.device)
+        small_NCHW = load_pixels(data, context.pictures, Sketch.SIZE).float() / 127.5 - 1
+        row_N = torch.tensor(self._rows)
+        mean_BCHW = torch.stack([small_NCHW[row_N == row].mean(0) for row in range(len(names))])
+        model.sketch.fit(model.bridge.standardised(condition), condition.mask_BT, mean_BCHW)
 
     def examples(self, step: int) -> list[Example]:
         rng = random.Random(f"{self._painter.recipe.seed}/{self.name}/{step}")
@@ -141,73 +147,42 @@ class DrawingStage(EmojiStage):
         x_BCHW = self._pixels[[e.image for e in examples]]
         states = context.captions.of([e.answer for e in examples])
         rows_B = context.model.bridge.rows([e.language for e in examples])
-        losses_B = self._losses(x_BCHW, pad_states(states, rows_B))
+        concept_B = torch.tensor([self._rows[e.image] for e in examples])
+        losses_B = noisy_losses(
+            context.model, x_BCHW, pad_states(states, rows_B), self.config, concept_B
+        )
         return part_of(losses_B.mean(), examples, whole)
-
-    def _losses(self, x_BCHW: Tensor, condition: Condition) -> Tensor:
-        """Return the loss of each picture (bytes)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Return the loss of pivot names on drawings in the validation style."""
+        """Return the loss of pivot names on drawings in the validation style, at times and noise
+        that are always the same."""
         context = self._painter
         data, pivot = context.corpus.data, context.recipe.pivot
         pictures = context.validation_pictures[:_VALIDATED]
         x_NCHW = load_pixels(data, pictures, context.model.size)
         names = [data.name(picture.concept, pivot) for picture in pictures]
         states = context.model.reader.states(names)
-        return self._validation_loss(x_NCHW, states, [pivot] * len(names))
+        return fixed_loss(context.model, x_NCHW, states, [pivot] * len(names))
 
-    def _validation_loss(
-        self, x_NCHW: Tensor, states: Sequence[Tensor], languages: Sequence[str]
-    ) -> float:
-        raise NotImplementedError
+    @cached_property
+    def _first(self) -> dict[str, int]:
+        """The first picture of every concept, in the order of the sketch's rows."""
+        found: dict[str, int] = {}
+        for index, picture in enumerate(self._painter.pictures):
+            found.setdefault(picture.concept.id, index)
+        return found
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """The sketch's row of every picture."""
+        row = {concept: row for row, concept in enumerate(self._first)}
+        return [row[picture.concept.id] for picture in self._painter.pictures]
 
     @cached_property
     def _pixels(self) -> Tensor:
         context = self._painter
         return load_pixels(context.corpus.data, context.pictures, context.model.size)
-
-
-class SketchStage(DrawingStage):
-    """The sketch alone learns: what the UNet finds hard to find out, in a hundredth of the time."""
-
-    name = "sketch"
-
-    def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        sketch = self._painter.model.sketch
-        assert sketch is not None
-        return [(f"sketch.{name}", parameter) for name, parameter in sketch.named_parameters()]
-
-    def _losses(self, x_BCHW: Tensor, condition: Condition) -> Tensor:
-        model, device = self._painter.model, self._painter.device
-        return model.sketch_losses(_scaled(x_BCHW, device), condition.to(device), self.config.noise)
-
-    def _validation_loss(
-        self, x_NCHW: Tensor, states: Sequence[Tensor], languages: Sequence[str]
-    ) -> float:
-        model, device = self._painter.model, self._painter.device
-        condition = pad_states(states, model.bridge.rows(languages)).to(device)
-        return float(model.sketch_losses(_scaled(x_NCHW, device), condition).mean())
-
-
-class Paint(DrawingStage):
-    """Bridge and UNet learn; the sketch stays as it is."""
-
-    name = "paint"
-
-    def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return paint_parameters(self._painter)
-
-    def _losses(self, x_BCHW: Tensor, condition: Condition) -> Tensor:
-        drop, noise = self.config.drop, self.config.noise
-        return noisy_losses(self._painter.model, x_BCHW, condition, drop, noise)
-
-    def _validation_loss(
-        self, x_NCHW: Tensor, states: Sequence[Tensor], languages: Sequence[str]
-    ) -> float:
-        return fixed_loss(self._painter.model, x_NCHW, states, languages)
 
 
 class StreamPaint(StreamStage):
@@ -216,7 +191,7 @@ class StreamPaint(StreamStage):
     def __init__(self, context: PaintContext, config: StreamPaintConfig, name: str):
         self._painter, self._size = context, config.size or context.model.size
         super().__init__(cast(Any, context), cast(Any, config), name)
-        self._drop = config.drop
+        self._config = config
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         return paint_parameters(self._painter)
@@ -229,7 +204,7 @@ class StreamPaint(StreamStage):
 
     def loss(self, examples: Sequence[Seen], whole: Sequence[Seen]) -> Tensor:
         x_BCHW, condition = self._batch(examples)
-        losses_B = noisy_losses(self._painter.model, x_BCHW, condition, self._drop)
+        losses_B = noisy_losses(self._painter.model, x_BCHW, condition, self._config)
         return losses_B.sum() / (len(whole) * self._world)
 
     @torch.no_grad()
@@ -261,9 +236,13 @@ def _scaled(x_BCHW: Tensor, device: torch.device) -> Tensor:
 
 
 def noisy_losses(
-    model: MPMPaint, x_BCHW: Tensor, condition: Condition, drop: float, noise: float = 0.0
+    model: MPMPaint,
+    x_BCHW: Tensor,
+    condition: Condition,
+    config: PaintConfig | StreamPaintConfig,
+    row_B: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of each picture (bytes) at a random time, with `noise` on the states.
+    """Return the loss of each picture (bytes) at a random time; `row_B` are rows of the sketch.
 
     The times of a batch are spread evenly (Kingma et al. 2021, arXiv 2107.00630): less noise in
     its loss. All randomness is torch's, which the loop seeds for every step.
@@ -271,10 +250,14 @@ def noisy_losses(
     count, device = len(x_BCHW), model.device
     even_B = (torch.rand((), device=device) + torch.arange(count, device=device) / count) % 1
     time_B = (even_B * model.num_times).long()
-    dropped_B = torch.rand(count, device=device) < drop
+    dropped_B = torch.rand(count, device=device) < config.drop
     shape = model.canvas.shape(x_BCHW.shape[-1])
     noise_BZHW = torch.randn((count, *shape), device=device)
-    guide = model.guide(condition.to(device), dropped_B, noise)
+    forgotten_B, noise = None, 0.0
+    if isinstance(config, PaintConfig) and row_B is not None:
+        kept_B = torch.rand(count, device=device) >= config.forget
+        forgotten_B, noise = row_B.to(device).masked_fill(kept_B, -1), config.noise
+    guide = model.guide(condition.to(device), dropped_B, forgotten_B, noise)
     return model.losses(_scaled(x_BCHW, device), guide, time_B, noise_BZHW)
 
 
