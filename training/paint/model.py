@@ -15,7 +15,7 @@ from mpm_eval.errors import UserError, unknown
 from training.paint.canvas import Canvas
 from training.paint.condition import Bridge, Condition, Reader, Sketch, pad_states
 from training.paint.recipe import SAMPLERS, SamplingConfig
-from training.paint.sampler import diffusers, open_scheduler, sample
+from training.paint.sampler import Predict, diffusers, guided, open_scheduler, sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -164,27 +164,29 @@ class MPMPaint(nn.Module):
         for prompt, language, seed in zip(prompts, languages, seeds, strict=True):
             condition = pad_states(self.reader.states([prompt]), self.bridge.rows([language]))
             z = sample(
-                self._predictor(condition.to(self.device)),
+                self._predictor(condition.to(self.device), told.guidance),
                 open_scheduler(told.sampler, self.noise, self.canvas.clips),
                 self.canvas.shape(self.size),
                 seed,
                 told.steps,
-                told.guidance,
                 self.device,
             )
             pictures.append(_to_picture(self.canvas.decode(z)[0]))
         return pictures
 
-    def _predictor(self, condition: Condition) -> Any:
-        """Return the UNet with and without one prompt, as the sampler wants it."""
+    def _predictor(self, condition: Condition, guidance: float) -> Predict:
+        """Return the UNet under guidance of one prompt; without any the empty one is not run."""
+        if guidance == 1:
+            alone = self.guide(condition)
+            return lambda z_BZHW, time: self.predict(z_BZHW, time, alone)
         twice = Condition(*(torch.cat([v, v]) for v in (
             condition.h_BTLD, condition.mask_BT, condition.language_B)))  # fmt: skip
         dropped_B = torch.tensor([True, False], device=self.device)
         guide = self.guide(twice, dropped_B)
 
-        def predict(z_BZHW: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        def predict(z_BZHW: Tensor, time: Tensor) -> Tensor:
             both = self.predict(torch.cat([z_BZHW, z_BZHW]), time, guide)
-            return both[:1], both[1:]
+            return guided(both[:1], both[1:], guidance)
 
         return predict
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mpm_eval.errors import UserError
 
-# z_BZHW with equal rows, timestep -> predictions for the empty condition and for the prompt
-Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# z_1ZHW, timestep -> prediction
+Predict = Callable[[Tensor, Tensor], Tensor]
 
 _CLASSES = {
     "dpm": "DPMSolverMultistepScheduler",
@@ -58,7 +58,6 @@ def sample(
     shape: tuple[int, ...],
     seed: int,
     steps: int,
-    guidance: float,
     device: torch.device,
 ) -> Tensor:
     """Return z_1ZHW, painted from the seed's noise in `steps` steps.
@@ -73,8 +72,6 @@ def sample(
     scheduler.set_timesteps(steps, device=device)
     z = noise * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
-        empty, prompt = predict(scheduler.scale_model_input(z, time), time)
-        # At 1 not even a rounding error of the empty condition remains.
-        wanted = prompt if guidance == 1 else guided(empty, prompt, guidance)
+        wanted = predict(scheduler.scale_model_input(z, time), time)
         z = scheduler.step(wanted.float(), time, z, generator=generator).prev_sample
     return z
