@@ -31,6 +31,7 @@ class PaintOptions:
     guidance: float = -1.0  # 1: none
     rerank: int = 1  # pictures per prompt, of which the one nearest to the prompt is kept
     scorer: str = "emoji"  # which of mpm_eval.images.scorers says what is near
+    without: str = ""  # bridge or sketch: unlearned, for a floor
 
 
 class PaintBackend:
@@ -47,6 +48,8 @@ class PaintBackend:
         self._model: MPMPaint
         self.training_record: TrainingRecord | None
         self._model, self.training_record = load_paint(folder, self.device)
+        if options.without:
+            self._model.unlearn(options.without)
         self._options = options
         self._scorer = _open_scorer(options)
         self.identity: Mapping[str, str] = self._identity()
@@ -69,6 +72,7 @@ class PaintBackend:
             "steps": str(told.steps),
             "guidance": f"{told.guidance:g}",
             "rerank": rerank,
+            **({"without": options.without} if options.without else {}),
         }
 
     def paint(self, requests: Sequence[Request], seeds: Sequence[int]) -> "list[Image | Failure]":

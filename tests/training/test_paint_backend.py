@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mpm_eval.backends import Failure
@@ -81,6 +82,19 @@ def test_settings_are_part_of_what_identifies_a_backend(folder: Path) -> None:
     assert one(usual, "dog", 1).tobytes() != one(other, "dog", 1).tobytes()
 
 
+@pytest.mark.parametrize("part", ["bridge", "sketch"])
+def test_a_painter_can_do_without_a_part_and_says_so(folder: Path, part: str) -> None:
+    whole, floor = open_paint(str(folder), 0), open_paint(f"{folder}?without={part}", 0)
+    assert floor.identity["without"] == part and "without" not in whole.identity
+    assert floor.sha256 != whole.sha256
+    again = open_paint(f"{folder}?without={part}", 0)
+    assert one(floor, "dog", 9).tobytes() == one(again, "dog", 9).tobytes()
+    state, usual = floor._model.state_dict(), whole._model.state_dict()
+    changed = {name for name in usual if not torch.equal(state[name], usual[name])}
+    learned = {"bridge.null_C", "bridge.linear.weight", "bridge.norm.weight", "bridge.norm.bias"}
+    assert changed == (learned if part == "bridge" else {"sketch.picture_NCHW"})
+
+
 def test_reranking_keeps_the_picture_that_the_scorer_finds_nearest(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +144,7 @@ def test_a_size_that_it_does_not_paint_is_refused(folder: Path) -> None:
         ("?rerank=0", "rerank: must be at least 1"),
         ("?sampler=dmp", "unknown sampler 'dmp'; did you mean 'dpm'"),
         ("?rerank=2&scorer=nose", "unknown scorer 'nose'"),
+        ("?without=bridges", "unknown part 'bridges'; did you mean 'bridge'"),
     ],
 )
 def test_a_mistake_in_the_options_is_one_clear_line(

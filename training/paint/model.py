@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+PARTS = ("bridge", "sketch")  # what a painter can be made to do without
+
+
 @dataclass(frozen=True)
 class Guide:
     """What the UNet is told about the picture: attention to the condition, and its sketch."""
@@ -142,6 +145,25 @@ class MPMPaint(nn.Module):
         if not 1 <= found.steps <= self.num_times:
             raise UserError(f"steps: must be from 1 to {self.num_times}, got {found.steps}")
         return found
+
+    def unlearn(self, part: str) -> None:
+        """Take away what a part learned, to paint the floor that it is measured against.
+
+        "bridge": its weights are drawn anew, its fixed statistics stay; "sketch": it is empty, as
+        for a dropped prompt. Raises UserError for another part, and one that the model lacks.
+        """
+        if part not in PARTS:
+            raise unknown("part", part, PARTS)
+        if part == "bridge":
+            torch.manual_seed(0)
+            self.bridge.linear.reset_parameters()
+            self.bridge.norm.reset_parameters()
+            nn.init.normal_(self.bridge.null_C)
+            nn.init.zeros_(self.bridge.mix_L)
+        elif self.sketch is None:
+            raise UserError("this painter has no sketch to do without")
+        else:
+            self.sketch.picture_NCHW.zero_()
 
     @torch.no_grad()
     def paint(
