@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check gate leaderboard clean
+.PHONY: demo demo-paint test test-fast check gate leaderboard clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mpm-eval run --task transfer --task llava_zh --task alignment --model mpm-tiny \
 	    --languages core --out results/demo/runs/mpm-tiny
 	$(BIN)/mpm-eval show results/demo/runs/mpm-tiny
 	$(BIN)/mpm-eval leaderboard --runs results/demo/runs --out results/demo
+
+# A sheet of emoji that the shipped painter paints from names in five languages: about a minute.
+demo-paint: $(VENV)/.installed-paint
+	$(BIN)/mpm-eval run --task emoji_paint --model mpm-tiny-paint --languages core --limit 12 \
+	    --out results/demo/runs/mpm-tiny-paint
+	$(BIN)/mpm-eval contact-sheet results/demo/runs/mpm-tiny-paint
 
 test: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2
@@ -49,9 +55,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+$(VENV)/.installed-paint: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[paint]'
+	touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	touch $@ $(VENV)/.installed
+	touch $@ $(VENV)/.installed $(VENV)/.installed-paint
 
 clean:
 	rm -rf $(VENV) results/demo results/gate

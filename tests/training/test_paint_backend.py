@@ -61,7 +61,7 @@ def test_a_painters_folder_opens_as_a_backend_that_paints(folder: Path) -> None:
         assert backend.training_record is not None
     assert backend.name == "mine"
     assert backend.identity["sampler"] == "dpm"
-    assert (backend.identity["steps"], backend.identity["guidance"]) == ("3", "3")
+    assert (backend.identity["steps"], backend.identity["guidance"]) == ("3", "4")
     assert (backend.identity["size"], backend.identity["rerank"]) == ("8", "no")
 
 

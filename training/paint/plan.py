@@ -29,7 +29,9 @@ def plan_painter(recipe: PaintRecipe) -> Plan:
     pictures = training_pictures(corpus.data)[:most]
     context = PaintContext(recipe, model, corpus, pictures)
     parameters = {
-        part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()
+        part: count
+        for part, module in model.named_children()
+        if (count := sum(p.numel() for p in module.parameters()))  # a sketch has none
     }
     stages = tuple(_stage(name, context, sum(parameters.values())) for name in recipe.stages)
     return Plan(recipe.name, parameters, stages)

@@ -115,18 +115,21 @@ class Paint(EmojiStage):
         mean picture of every name."""
         context = self._painter
         assert context.captions is not None
-        data, pivot, model = context.corpus.data, context.recipe.pivot, context.model
-        texts = sorted(set(caption_texts(data, context.pictures, pivot)))
-        fit_bridge(context, context.captions.of(texts))
-        if model.sketch is None:
-            return
+        texts = caption_texts(context.corpus.data, context.pictures, context.recipe.pivot)
+        fit_bridge(context, context.captions.of(sorted(set(texts))))
+        if context.model.sketch is not None:
+            self._fit(context.model.sketch, context.captions)
+
+    def _fit(self, sketch: Sketch, captions: CaptionStates) -> None:
+        context = self._painter
+        data, pivot, bridge = context.corpus.data, context.recipe.pivot, context.model.bridge
         names = [data.name(context.pictures[i].concept, pivot) for i in self._first.values()]
-        rows_B = model.bridge.rows([pivot] * len(names))
-        condition = pad_states(context.captions.of(names), rows_B).to(model.device)
-        small_NCHW = load_pixels(data, context.pictures, Sketch.SIZE).float() / 127.5 - 1
+        condition = pad_states(captions.of(names), bridge.rows([pivot] * len(names)))
+        condition = condition.to(context.device)
+        x_NCHW = _scaled(load_pixels(data, context.pictures, Sketch.SIZE), context.device)
         row_N = torch.tensor(self._rows)
-        mean_BCHW = torch.stack([small_NCHW[row_N == row].mean(0) for row in range(len(names))])
-        model.sketch.fit(model.bridge.standardised(condition), condition.mask_BT, mean_BCHW)
+        mean_BCHW = torch.stack([x_NCHW[row_N == row].mean(0) for row in range(len(names))])
+        sketch.fit(bridge.standardised(condition), condition.mask_BT, mean_BCHW)
 
     def examples(self, step: int) -> list[Example]:
         rng = random.Random(f"{self._painter.recipe.seed}/{self.name}/{step}")
