@@ -1,8 +1,8 @@
 """Checkpoints of this project's trainer, called through training.interface."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpm_eval.backends.paint_checkpoint import PaintBackend, is_painter, open_paint
 from mpm_eval.errors import UserError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from training.interface import ChatModel
 
 _CACHED_PICTURES = 4096  # visual tokens of one picture take a few kilobytes
+_CACHED_ANSWERS = 65_536  # to what was asked without a picture
+
+Answer = TypeVar("Answer")
 
 
 class CheckpointBackend:
@@ -42,31 +45,48 @@ class CheckpointBackend:
             "dtype": str(self._model.dtype).removeprefix("torch."),
         }
         self._visual: dict[str, Tensor] = {}
+        self._blind: dict[tuple[object, ...], Any] = {}
 
     def generate(self, requests: Sequence[Request]) -> list[str]:
         """Return greedy answers, in order."""
-        texts = [""] * len(requests)
         longest = max((request.max_new_tokens for request in requests), default=0)
-        for members in _by_picture(requests):
-            visual = self._visual_tokens([requests[i] for i in members])
-            answers = self._model.generate([requests[i].prompt for i in members], visual, longest)
-            for index, answer in zip(members, answers, strict=True):
-                texts[index] = answer
-        return texts
+
+        def ask(part: Sequence[Request]) -> list[str]:
+            prompts = [request.prompt for request in part]
+            return self._model.generate(prompts, self._visual_tokens(part), longest)
+
+        return self._answers(requests, [(r.prompt, longest) for r in requests], ask)
 
     def choose(self, requests: Sequence[Request]) -> list[tuple[OptionScore, ...]]:
         """Return summed log-probabilities (nats, end of answer included) of each option."""
-        scores: list[tuple[OptionScore, ...]] = [()] * len(requests)
-        for members in _by_picture(requests):
-            visual = self._visual_tokens([requests[i] for i in members])
-            found = self._model.option_scores(
-                [requests[i].prompt for i in members],
-                [requests[i].options for i in members],
-                visual,
-            )
-            for index, options in zip(members, found, strict=True):
-                scores[index] = tuple(OptionScore(*option) for option in options)
-        return scores
+
+        def ask(part: Sequence[Request]) -> list[tuple[OptionScore, ...]]:
+            prompts, options = [r.prompt for r in part], [r.options for r in part]
+            found = self._model.option_scores(prompts, options, self._visual_tokens(part))
+            return [tuple(OptionScore(*option) for option in scores) for scores in found]
+
+        return self._answers(requests, [(r.prompt, r.options) for r in requests], ask)
+
+    def _answers(
+        self,
+        requests: Sequence[Request],
+        keys: Sequence[tuple[object, ...]],
+        ask: Callable[[Sequence[Request]], list[Answer]],
+    ) -> list[Answer]:
+        """Return answers in order. What is asked without a picture is asked once, whatever batch
+        it comes in: without pictures a task has few different questions."""
+        found: dict[int, Answer] = {}
+        seeing = [i for i, request in enumerate(requests) if request.image is not None]
+        if seeing:
+            found.update(zip(seeing, ask([requests[i] for i in seeing]), strict=True))
+        if len(self._blind) > _CACHED_ANSWERS:
+            self._blind.clear()
+        blind = [i for i, request in enumerate(requests) if request.image is None]
+        new = {keys[i]: requests[i] for i in blind if keys[i] not in self._blind}
+        if new:
+            self._blind.update(zip(new, ask(list(new.values())), strict=True))
+        found.update((i, self._blind[keys[i]]) for i in blind)
+        return [found[i] for i in range(len(requests))]
 
     def embed(self, texts: Sequence[str], language: str) -> "np.ndarray":
         """Return h_LND: hidden states of each layer, mean over the text's tokens weighted by
@@ -95,15 +115,6 @@ class CheckpointBackend:
             tokens = self._model.encode_pictures(images)
             self._visual.update(zip(missing, tokens, strict=True))
         return torch.stack([self._visual[key] for key in keys])
-
-
-def _by_picture(requests: Sequence[Request]) -> list[list[int]]:
-    """Return the indices of requests with a picture, then those without; no empty part."""
-    parts = [
-        [i for i, request in enumerate(requests) if (request.image is None) is blind]
-        for blind in (False, True)
-    ]
-    return [part for part in parts if part]
 
 
 def open_checkpoint(argument: str, seed: int) -> CheckpointBackend | PaintBackend:

@@ -110,6 +110,40 @@ def test_the_backend_encodes_a_picture_once_for_all_its_questions(small_checkpoi
     assert calls == [1]
 
 
+def test_a_question_without_a_picture_is_asked_once(
+    small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = CheckpointBackend(small_checkpoint, seed=0)
+    model, asked = backend._model, []
+    generate, score = model.generate, model.option_scores
+    monkeypatch.setattr(
+        model, "generate", lambda prompts, *more: asked.append(prompts) or generate(prompts, *more)
+    )
+    monkeypatch.setattr(model, "option_scores", lambda p, *more: asked.append(p) or score(p, *more))
+    one, other, third = QUESTIONS
+    seen = Request(one, "en", image=pictures(1)[0], image_key="p", options=("dog", "cat"))
+    requests = [
+        Request(one, "en", options=("dog", "cat")),
+        seen,
+        Request(other, "de", options=("Hund", "Katze")),
+        Request(one, "fr", options=("dog", "cat")),
+    ]
+    answers, scores = backend.generate(requests), backend.choose(requests)
+    assert asked == [[one], [one, other], [one], [one, other]]
+    assert answers[0] == answers[3] and scores[0] == scores[3]
+    alone = CheckpointBackend(small_checkpoint, seed=0)
+    for i, request in enumerate(requests):
+        assert alone.generate([request]) == [answers[i]]
+        assert alone.choose([request])[0][0].logprob == pytest.approx(scores[i][0].logprob)
+    asked.clear()
+    swapped = Request(one, "en", options=("cat", "dog"))
+    later = backend.choose([requests[0], swapped, Request(third, "en", options=("x",))])
+    assert asked == [[one, third]] and later[0] == scores[0]
+    assert [s.logprob for s in later[1]] == pytest.approx([s.logprob for s in scores[0]][::-1])
+    backend.generate([Request(one, "en", max_new_tokens=2)])
+    assert asked[1:] == [[one]]  # another limit is another question
+
+
 def test_pooled_states_have_one_row_per_layer_and_text(small_checkpoint: Path) -> None:
     backend = CheckpointBackend(small_checkpoint, seed=0)
     states = backend.embed(["fire engine", "dog"], "en")
