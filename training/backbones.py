@@ -15,6 +15,7 @@ from training import gemma
 from training.chat_model import Bridge, ChatModel, Eye
 from training.frames import frame_of
 from training.language_model import LanguageModelConfig, TinyDecoder
+from training.memory_bridge import MemoryBridge, MemoryConfig
 from training.mlp_bridge import MLPBridge, MLPConfig
 from training.pretrained_lm import PretrainedConfig, build_pretrained, load_pretrained
 from training.provenance import Provenance, locate, weights_sha256
@@ -32,7 +33,7 @@ class Architecture:
 
     language_model: LanguageModelConfig | PretrainedConfig
     vision: VisionConfig | TowerConfig
-    bridge: ResamplerConfig | MLPConfig
+    bridge: ResamplerConfig | MLPConfig | MemoryConfig
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _shapes(parts: Architecture, tokenizer: Tokenizer | None) -> ChatModel:
 def assemble(
     lm: Any,
     eye: Any,
-    bridge: ResamplerConfig | MLPConfig,
+    bridge: ResamplerConfig | MLPConfig | MemoryConfig,
     tokenizer: Tokenizer,
     frame: Frame,
     image_size: int,
@@ -112,6 +113,10 @@ def assemble(
     built: Bridge
     if isinstance(bridge, MLPConfig):
         built, num_visual = MLPBridge(bridge, eye.dim, lm.width), bridge.num_tokens(num_patches)
+    elif isinstance(bridge, MemoryConfig):
+        bridge.check()
+        memory = replace(bridge, num_patches=num_patches)
+        built, num_visual = MemoryBridge(memory, eye.dim), bridge.num_tokens
     else:
         sized = replace(bridge, num_patches=num_patches)
         built, num_visual = Resampler(sized, eye.dim, lm.width), bridge.num_tokens

@@ -48,7 +48,10 @@ def save_checkpoint(
     config = {"format": FORMAT, "format_version": FORMAT_VERSION, **to_jsonable(parts), **settings}
     write_explanations(folder, config, backbones, record, model.tokenizer.tokenizer)
     state = kept_state(model, parts)
-    tensors = {name: value.half().contiguous() for name, value in state.items()}
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in state.items()
+    }
     write_tensors(folder / "model.safetensors", tensors)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from training.features import picture_features
 from training.folders import is_finished, open_work, versions
 from training.language_model import LanguageModelConfig
 from training.loop import Report, Run, open_accelerator, run_stage
+from training.memory_bridge import MemoryConfig
 from training.paint.checkpoint import load_painter as load_paint
 from training.paint.model import MPMPaint
 from training.paint.plan import plan_painter
@@ -106,7 +108,12 @@ def pick_device() -> str:
 
 def architecture(recipe: Recipe) -> Architecture:
     """Return what decides the shape of the recipe's chat model."""
-    return Architecture(recipe.language_model, recipe.vision, recipe.bridge)
+    bridge = recipe.bridge
+    if isinstance(bridge, MemoryConfig):
+        pictures = training_pictures(emoji_data())[: recipe.max_pictures]
+        names = EmojiCorpus(emoji_data(), recipe).trained_concepts
+        bridge = replace(bridge, num_pictures=len(pictures), num_names=len(names))
+    return Architecture(recipe.language_model, recipe.vision, bridge)
 
 
 def _train_stages(run: Run, features: Path, cache: StageCache | None) -> None:
@@ -156,8 +163,7 @@ def _context(recipe: Recipe, weights: bool = True) -> tuple[Context, Opened]:
 
 
 def _list_pictures(context: Context) -> None:
-    data, recipe = context.corpus.data, context.recipe
-    most = (recipe.pretrain.max_pictures if recipe.pretrain else 0) or None
+    data, most = context.corpus.data, context.recipe.max_pictures
     context.pictures = training_pictures(data)[:most]
     context.validation_pictures = validation_pictures(data)[:most]
 

@@ -93,6 +93,9 @@ def run_stage(stage: Stage, run: Run) -> None:
     are functions of seed, stage and step.
     """
     context, progress = run.context, run.progress
+    if stage.config.steps == 0:
+        _end(stage, run, stage.validation_loss())
+        return
     trainer = _Trainer(stage, run)
     context.model.train()
     saved = began = time.monotonic()
@@ -109,7 +112,11 @@ def run_stage(stage: Stage, run: Run) -> None:
         if trainer.agreed(time.monotonic() - saved > context.recipe.save_every_s):
             trainer.save()
             saved = time.monotonic()
-    validation = trainer.finish()
+    _end(stage, run, trainer.finish())
+
+
+def _end(stage: Stage, run: Run, validation: float) -> None:
+    context, progress = run.context, run.progress
     context.model.eval()
     progress.records.append(stage.record(progress.curve, validation))
     progress.stage, progress.step, progress.curve = progress.stage + 1, 0, []

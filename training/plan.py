@@ -64,11 +64,12 @@ def _stage(name: str, context: Context, total: int) -> PlannedStage:
     else:
         stage = open_stage(name, context)
         learning, seen = stage.parameters(), stage.record([0.0], 0.0)
-    trained = count_by_part(learning)
+    # A memory is filled without a parameter that learns.
+    trained = dict.fromkeys(seen.trained if seen else (), 0) | count_by_part(learning)
     learned = sum(trained.values())
     copies = bool(config.validate_every) + bool(recipe.engine.ema)
     memory = memory_of_learning(model, learned, copies)
-    if name != "spell":  # which does not run the language model
+    if name not in ("spell", "remember"):  # which do not run the language model
         memory += _activations(recipe, model.tokenizer.num_visual, config.batch_size)
     return PlannedStage(
         name=name,

@@ -13,6 +13,7 @@ from mpm_eval.resources import shipped
 from mpm_eval.strict import build, canonical_sha256, read_toml
 from training.frames import TEMPLATES
 from training.language_model import LanguageModelConfig
+from training.memory_bridge import MemoryConfig
 from training.mlp_bridge import MLPConfig
 from training.pretrained_lm import PretrainedConfig
 from training.resampler import ResamplerConfig
@@ -73,6 +74,14 @@ class SpellConfig(StageConfig):
 
 
 @dataclass(frozen=True)
+class RememberConfig(StageConfig):
+    """Stage 2 of a memory bridge: it keeps the training pictures, and takes no step."""
+
+    steps: int = 0
+    max_pictures: int = 0  # of training and of validation, each; 0: all. For trials and tests
+
+
+@dataclass(frozen=True)
 class InstructConfig(StageConfig):
     """Stage 2b: question answering on the pivot plus k translated pairs."""
 
@@ -116,9 +125,10 @@ class Recipe:
     languages: tuple[str, ...]
     language_model: LanguageModelConfig | PretrainedConfig
     vision: VisionConfig | TowerConfig
-    bridge: ResamplerConfig | MLPConfig
+    bridge: ResamplerConfig | MLPConfig | MemoryConfig
     align: AlignConfig | None = None
     spell: SpellConfig | None = None
+    remember: RememberConfig | None = None
     pretrain: PretrainConfig | None = None
     instruct: InstructConfig | None = None
     stream_pretrain: StreamStageConfig | None = None
@@ -139,11 +149,18 @@ class Recipe:
         return self.pretrain.augmentations if self.pretrain else 1
 
     @property
+    def max_pictures(self) -> int | None:
+        """The most pictures of training and of validation, each; None: all."""
+        limits = (stage.max_pictures for stage in (self.pretrain, self.remember) if stage)
+        return max(limits, default=0) or None
+
+    @property
     def stages(self) -> dict[str, StageConfig]:
         """Return the stages that the recipe has, in order."""
         found = {
             "align": self.align,
             "spell": self.spell,
+            "remember": self.remember,
             "pretrain": self.pretrain or self.stream_pretrain,
             "instruct": self.instruct or self.stream_instruct,
         }
@@ -276,7 +293,8 @@ def _counts(recipe: Recipe) -> Iterator[tuple[str, int]]:
     if recipe.pretrain is not None:
         yield "pretrain.augmentations", recipe.pretrain.augmentations
     for name, config in recipe.stages.items():
-        yield f"{name}.steps", config.steps
+        if not isinstance(config, RememberConfig):
+            yield f"{name}.steps", config.steps
         yield f"{name}.batch_size", config.batch_size
 
 
@@ -286,6 +304,7 @@ def _check_stages(recipe: Recipe, where: str) -> None:
     for name in ("pretrain", "instruct"):
         if getattr(recipe, name) and getattr(recipe, f"stream_{name}"):
             raise UserError(f"{where}: {name} and stream_{name} are the same stage; keep one")
+    _check_memory(recipe, where)
     lm = recipe.language_model
     if isinstance(lm, LanguageModelConfig):
         if recipe.align is None:
@@ -295,3 +314,20 @@ def _check_stages(recipe: Recipe, where: str) -> None:
             f"{where}: align: the language model is frozen; leave [align] out or set "
             "language_model.lora_rank"
         )
+
+
+def _check_memory(recipe: Recipe, where: str) -> None:
+    if isinstance(recipe.bridge, MemoryConfig) != (recipe.remember is not None):
+        raise UserError(
+            f"{where}: bridge.kind = 'memory' and the table [remember] go together: what remembers "
+            "and what is remembered"
+        )
+    if not recipe.remember:
+        return
+    if recipe.remember.steps:
+        raise UserError(f"{where}: remember.steps: a memory takes no step; leave it out")
+    for name in ("spell", "pretrain", "stream_pretrain"):
+        if getattr(recipe, name):
+            raise UserError(
+                f"{where}: {name}: a memory says the names that it was given; leave [{name}] out"
+            )

@@ -100,6 +100,15 @@ def settings(
         "tiny_study": tiny,
         "emoji_gemma": without,
         "emoji_gemma_instruct": emoji,
+        "emoji_gemma_memory": [
+            *(
+                line
+                for line in without
+                if line.split(".")[0] not in ("spell", "pretrain", "bridge")
+            ),
+            "bridge.width=6",
+            "remember.max_pictures=24",
+        ],
         "siglip2_qwen": [
             *streamed,
             f"language_model.source={lm_folder('qwen2')}",

@@ -1,4 +1,5 @@
-"""The stages of MPM: align (text), spell and pretrain (pivot captions), instruct (questions)."""
+"""The stages of MPM: align (text), spell, remember and pretrain (pivot captions), instruct
+(questions)."""
 
 from typing import Any
 
@@ -7,12 +8,14 @@ from training.stages.align import Align
 from training.stages.base import Context, Stage
 from training.stages.instruct import Instruct
 from training.stages.pretrain import Pretrain
+from training.stages.remember import Remember
 from training.stages.spell import Spell
 from training.stages.stream import StreamStage
 
 _STAGES: dict[str, Any] = {
     "align": Align,
     "spell": Spell,
+    "remember": Remember,
     "pretrain": Pretrain,
     "instruct": Instruct,
 }

@@ -110,6 +110,23 @@ def vision_parameters(model: ChatModel) -> list[tuple[str, nn.Parameter]]:
     return [(f"vision.{name}", p) for name, p in unfrozen.items()]
 
 
+def name_tokens(context: Context) -> tuple[Tensor, dict[str, int]]:
+    """Return (the pivot names of the training concepts as words_NK, row of each concept by id).
+
+    Names longer than the visual tokens are cut, shorter ones end in the frame's first word after
+    the source.
+    """
+    tokenizer, pivot = context.model.tokenizer, context.recipe.pivot
+    count, fill = tokenizer.num_visual, tokenizer.frame.middle[0]
+    rows: list[list[int]] = []
+    places: dict[str, int] = {}
+    for concept in context.corpus.trained_concepts:
+        name = context.corpus.data.name(concept, pivot)
+        places[concept.id] = len(rows)
+        rows.append([*tokenizer.encode(name)[:count], *[fill] * count][:count])
+    return torch.tensor(rows, device=context.device), places
+
+
 def num_answer_tokens(model: ChatModel, examples: Sequence[Example]) -> int:
     """Return the number of answer tokens, over all turns."""
     turns = (turn for e in examples for turn in model.tokenizer.example(e).answers)

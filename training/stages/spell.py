@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.recipe import SpellConfig
-from training.stages.base import Context, part_of
+from training.stages.base import Context, name_tokens, part_of
 from training.stages.emoji import CaptionStage, views
 from training.tokenizer import Example
 
@@ -18,8 +18,7 @@ class Spell(CaptionStage):
 
     A frozen language model then reads the picture as it reads the name. A step costs a hundredth
     of one through the language model, so the bridge learns here what a picture shows, and in
-    stage pretrain how to say what a name alone does not. Names longer than the visual tokens are
-    cut, shorter ones end in the frame's first word after the source.
+    stage pretrain how to say what a name alone does not.
     """
 
     name = "spell"
@@ -57,18 +56,11 @@ class Spell(CaptionStage):
     @cached_property
     def _names(self) -> tuple[Tensor, Tensor, dict[str, int]]:
         """Return (unit word vectors, the names as their rows, row of each concept's name)."""
-        context, tokenizer = self.context, self.context.model.tokenizer
-        count, fill = tokenizer.num_visual, tokenizer.frame.middle[0]
-        rows: list[list[int]] = []
-        places: dict[str, int] = {}
-        for concept in context.corpus.trained_concepts:
-            name = context.corpus.data.name(concept, context.recipe.pivot)
-            places[concept.id] = len(rows)
-            rows.append([*tokenizer.encode(name)[:count], *[fill] * count][:count])
-        ids_W, names = torch.unique(torch.tensor(rows, device=context.device), return_inverse=True)
+        names_NK, row = name_tokens(self.context)
+        ids_W, places_NK = torch.unique(names_NK, return_inverse=True)
         with torch.no_grad():
-            words = F.normalize(context.model.lm.embed(ids_W).float(), dim=-1)
-        return words, names, places
+            words = F.normalize(self.context.model.lm.embed(ids_W).float(), dim=-1)
+        return words, places_NK, row
 
 
 _SHARPER = 4.0  # a mean over tokens varies less than one token does
