@@ -33,6 +33,11 @@ class Eye(Protocol):
 class Bridge(Protocol):
     """What the chat model needs of the part between eye and language model."""
 
+    @property
+    def words(self) -> Tensor | None:
+        """Return the words whose vectors it wants to be given; None: a fair sample of all."""
+        ...
+
     def fit_features(self, z_NPC: Tensor) -> None:
         """Set fixed statistics from a sample of training features."""
         ...
@@ -149,7 +154,9 @@ class ChatModel(nn.Module):
 
     def visual_tokens(self, features_BPC: Tensor) -> Tensor:
         """Return v_BKD for image features."""
-        return self.bridge(features_BPC, self.lm.word_vectors)
+        words_V = self.bridge.words
+        words_VD = self.lm.word_vectors if words_V is None else self.lm.embed(words_V)
+        return self.bridge(features_BPC, words_VD)
 
     def collate(self, rows: Sequence[Encoded]) -> Batch:
         """Return one right-padded batch on the model's device."""

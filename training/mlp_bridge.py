@@ -54,6 +54,7 @@ class MLPBridge(nn.Module):
 
     feature_mean: Tensor
     feature_scale: Tensor
+    words: Tensor | None = None
 
     def __init__(self, config: MLPConfig, vision_dim: int, lm_width: int):
         super().__init__()

@@ -65,6 +65,7 @@ class Resampler(nn.Module):
 
     feature_mean: Tensor
     feature_scale: Tensor
+    words: Tensor | None = None
 
     def __init__(self, config: ResamplerConfig, vision_dim: int, lm_width: int):
         super().__init__()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_pictures_are_compared_in_white_components(bridge: MemoryBridge) -> None
 
 
 def test_a_remembered_picture_is_said_in_the_words_of_its_name(bridge: MemoryBridge) -> None:
-    visual = bridge(features(), WORDS_VD)
+    visual = bridge(features(), WORDS_VD[bridge.words])
     expected = WORDS_VD[NAMES_MK[OWNER_N]]
     torch.testing.assert_close(visual, expected, rtol=0, atol=1e-3)
 
@@ -59,12 +60,12 @@ def test_between_two_names_a_picture_is_said_in_both(bridge: MemoryBridge) -> No
     bridge.config = replace(bridge.config, sharpness=0.0)  # all pictures are alike
     share_M = torch.tensor([3, 3, 2]) / 8
     expected = torch.einsum("m,mkd->kd", share_M, WORDS_VD[NAMES_MK])
-    torch.testing.assert_close(bridge(features(1), WORDS_VD)[0], expected)
+    torch.testing.assert_close(bridge(features(1), WORDS_VD[bridge.words])[0], expected)
 
 
 def test_pictures_that_are_all_equal_are_no_reason_to_fail(bridge: MemoryBridge) -> None:
     bridge.remember(torch.zeros(8, 4, 5), OWNER_N, NAMES_MK)
-    assert bool(torch.isfinite(bridge(features(1), WORDS_VD)).all())
+    assert bool(torch.isfinite(bridge(features(1), WORDS_VD[bridge.words])).all())
 
 
 SMALL = (
@@ -72,8 +73,6 @@ SMALL = (
     "language_model.dtype=float32",
     "language_model.lora_rank=2",
     "vision.image_size=64",
-    "vision.pretrained=false",
-    "vision.width=0.35",
     "bridge.width=6",
     "align.steps=2",
     "align.batch_size=4",
@@ -105,6 +104,17 @@ def test_a_checkpoint_remembers_all_training_pictures_in_english(folder: Path) -
     words = model.tokenizer.encode(name)[:8]
     row = int(model.bridge.owner_N[3])
     assert model.bridge.name_MK[row, : len(words)].tolist() == words
+
+
+@pytest.mark.slow
+def test_a_training_drawing_becomes_the_word_vectors_of_its_name(folder: Path) -> None:
+    model, _ = load_checkpoint(folder)
+    bridge, data = cast(MemoryBridge, model.bridge), emoji_data()
+    bridge.config = replace(bridge.config, sharpness=1e4)
+    key = training_pictures(data)[3].key
+    visual = model.encode_pictures([data.load_image(key)])
+    words = bridge.name_MK[bridge.owner_N[3]]
+    torch.testing.assert_close(visual[0], model.lm.embed(words), rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow
