@@ -50,4 +50,5 @@ def test_the_shipped_model_is_zero_shot_in_every_target_language() -> None:
 def test_a_shipped_checkpoint_stays_small() -> None:
     for card in list_cards():
         size = sum(path.stat().st_size for path in Path(card.path).rglob("*") if path.is_file())
-        assert size < 25_000_000, card.name
+        limit = 40_000_000 if card.name.endswith("-paint") else 30_000_000
+        assert size < limit, card.name

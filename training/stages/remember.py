@@ -38,7 +38,8 @@ class Remember(EmojiStage):
         assert self.context.features_ANPC is not None
         names_MK, row = name_tokens(self.context)
         owner_N = torch.tensor([row[p.concept.id] for p in self.context.pictures])
-        self._bridge.remember(self.context.features_ANPC[0], owner_N, names_MK)
+        plain_NPC = self.context.features_ANPC[0].to(self.context.device)
+        self._bridge.remember(plain_NPC, owner_N, names_MK)
 
     def examples(self, step: int) -> list[Example]:
         return []
