@@ -48,7 +48,7 @@ def test_without_a_kind_a_table_means_the_first_one() -> None:
 MISTAKES = [
     # kinds
     (["bridge.kind=resampeler"], "bridge: unknown kind 'resampeler'; did you mean 'resampler'?"),
-    (["bridge.kind=3"], "bridge: unknown kind '3'; known: mlp, resampler"),
+    (["bridge.kind=3"], "bridge: unknown kind '3'; known: memory, mlp, resampler"),
     (["vision.kind=towre"], "vision: unknown kind 'towre'; did you mean 'tower'?"),
     (["language_model.kind=bert"], "language_model: unknown kind 'bert'; known: pretrained, tiny_"),
     (["bridge={kind='mlp', num_tokens=3}"], "bridge: unknown key 'num_tokens'"),

@@ -180,7 +180,10 @@ def _named(group: Sequence[Found]) -> list[Entry]:
 def _name(result: Result) -> str:
     if not result.control:
         return result.model.name
-    return f"{result.model.name}, {_CONTROLS.get(result.control, result.control)}"
+    control = _CONTROLS.get(result.control, result.control)
+    if result.task.kind == "paint" and result.control == "shuffled":
+        control = "shuffled prompts"
+    return f"{result.model.name}, {control}"
 
 
 def _role(result: Result) -> str:
