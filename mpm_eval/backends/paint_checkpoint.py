@@ -44,6 +44,8 @@ class PaintBackend:
         from training.interface import checkpoint_sha256, load_paint, pick_device
 
         self.name = folder.resolve().name
+        if options.without:
+            self.name += f"-without-{options.without}"
         self.device = pick_device()
         self._model: MPMPaint
         self.training_record: TrainingRecord | None

@@ -86,7 +86,7 @@ def test_settings_are_part_of_what_identifies_a_backend(folder: Path) -> None:
 def test_a_painter_can_do_without_a_part_and_says_so(folder: Path, part: str) -> None:
     whole, floor = open_paint(str(folder), 0), open_paint(f"{folder}?without={part}", 0)
     assert floor.identity["without"] == part and "without" not in whole.identity
-    assert floor.sha256 != whole.sha256
+    assert floor.sha256 != whole.sha256 and floor.name == f"{whole.name}-without-{part}"
     again = open_paint(f"{folder}?without={part}", 0)
     assert one(floor, "dog", 9).tobytes() == one(again, "dog", 9).tobytes()
     state, usual = floor._model.state_dict(), whole._model.state_dict()

@@ -187,7 +187,7 @@ def _name(result: Result) -> str:
 
 
 def _role(result: Result) -> str:
-    if result.control:
+    if result.control or result.model.identity.get("without"):
         return FLOOR
     backend, _, rule = result.model.spec.partition(":")
     return _ECHO.get(rule, TOLD) if backend == "echo" else MODEL
