@@ -82,7 +82,7 @@ class MemoryBridge(nn.Module):
         deviation_W = (value_W / len(x_NF)).clamp_min(0).sqrt()
         # What hardly varies is noise, and a checkpoint keeps half precision.
         self.deviation_W.copy_(deviation_W.clamp_min(max(0.01 * float(deviation_W[-1]), 1e-6)))
-        self.key_NW.copy_(self.coordinates(z_NPC))
+        self.key_NW.copy_(F.normalize(self.coordinates(z_NPC), dim=-1))
         self.owner_N.copy_(owner_N)
         self.name_MK.copy_(name_MK)
 
@@ -98,7 +98,7 @@ class MemoryBridge(nn.Module):
 
     def weights(self, z_BPC: Tensor) -> Tensor:
         """Return w_BM: how much of each remembered name a picture is, adding up to 1."""
-        like_BN = F.normalize(self.coordinates(z_BPC), dim=-1) @ F.normalize(self.key_NW, dim=-1).T
+        like_BN = F.normalize(self.coordinates(z_BPC), dim=-1) @ self.key_NW.T
         weight_BN = (self.config.sharpness * like_BN).softmax(-1)
         weight_BM = weight_BN.new_zeros(len(weight_BN), len(self.name_MK))
         return weight_BM.index_add(1, self.owner_N, weight_BN)

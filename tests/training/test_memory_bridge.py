@@ -37,7 +37,7 @@ def bridge() -> MemoryBridge:
 
 
 def test_pictures_are_compared_in_white_components(bridge: MemoryBridge) -> None:
-    c_NW = bridge.key_NW
+    c_NW = bridge.coordinates(features())
     torch.testing.assert_close(c_NW.mean(0), torch.zeros(5), rtol=0, atol=1e-5)
     covariance = c_NW.T @ c_NW / len(c_NW)
     torch.testing.assert_close(covariance, torch.eye(5), rtol=0, atol=1e-4)

@@ -81,7 +81,7 @@ def parts_of(recipe: PaintRecipe, language_model: LanguageModelConfig | Pretrain
     """Return the parts of a recipe's painter; `language_model` is that of `open_lm`."""
     sketched = 0
     if recipe.paint and isinstance(recipe.unet, PixelUNet) and recipe.unet.sketch:
-        pictures = training_pictures(emoji_data())[: recipe.paint.max_pictures or None]
+        pictures = training_pictures(emoji_data())[: recipe.max_pictures]
         sketched = len({picture.concept.id for picture in pictures})
     return Parts(
         language_model, recipe.condition, recipe.unet, recipe.sampling, recipe.languages, sketched

@@ -25,8 +25,7 @@ def plan_painter(recipe: PaintRecipe) -> Plan:
     """Return the plan of a painter's recipe; the UNet has shapes alone."""
     model = _shapes(recipe)
     corpus = EmojiCorpus(emoji_data(), cast(Any, recipe))
-    most = (recipe.paint.max_pictures if recipe.paint else 0) or None
-    pictures = training_pictures(corpus.data)[:most]
+    pictures = training_pictures(corpus.data)[: recipe.max_pictures]
     context = PaintContext(recipe, model, corpus, pictures)
     parameters = {
         part: count

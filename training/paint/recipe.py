@@ -129,6 +129,11 @@ class PaintRecipe:
         return recipe_sha256(self)
 
     @property
+    def max_pictures(self) -> int | None:
+        """The most pictures of training and of validation, each; None: all."""
+        return (self.paint.max_pictures if self.paint else 0) or None
+
+    @property
     def stages(self) -> dict[str, StageConfig]:
         """Return the stages that the recipe has, in order."""
         found = {"paint": self.paint or self.stream_paint, "refine": self.stream_refine}

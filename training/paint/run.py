@@ -14,7 +14,7 @@ from training.folders import is_finished, open_work, versions
 from training.loop import Report, Run, open_accelerator, run_stage
 from training.paint.checkpoint import OpenedPainter, Parts, kept_state, open_painter, save_painter
 from training.paint.condition import caption_states
-from training.paint.recipe import PaintConfig, PaintRecipe
+from training.paint.recipe import PaintRecipe
 from training.stages.paint import PaintContext, caption_texts, centring_texts, open_paint_stage
 from training.state import State
 
@@ -50,7 +50,7 @@ def train_painter(recipe: PaintRecipe, out: Path, report: Report, features: Path
     if recipe.paint is not None and progress.stage == 0:
         # One process reads the captions, the others what it kept.
         with accelerator.main_process_first():
-            _read_captions(context, opened, recipe.paint, features or work)
+            _read_captions(context, opened, features or work)
     for index, name in enumerate(recipe.stages):
         if index >= progress.stage:
             stage = open_paint_stage(name, context)
@@ -65,10 +65,8 @@ def train_painter(recipe: PaintRecipe, out: Path, report: Report, features: Path
     return out
 
 
-def _read_captions(
-    context: PaintContext, opened: OpenedPainter, config: PaintConfig, folder: Path
-) -> None:
-    data, most = context.corpus.data, config.max_pictures or None
+def _read_captions(context: PaintContext, opened: OpenedPainter, folder: Path) -> None:
+    data, most = context.corpus.data, context.recipe.max_pictures
     context.pictures = training_pictures(data)[:most]
     context.validation_pictures = validation_pictures(data)[:most]
     texts = list(caption_texts(data, context.pictures, context.recipe.pivot))
