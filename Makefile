@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/mpm-eval show results/demo/runs/mpm-tiny
 	$(BIN)/mpm-eval leaderboard --runs results/demo/runs --out results/demo
 
-# A sheet of emoji that the shipped painter paints from names in five languages: about two minutes.
+# A sheet of emoji that the shipped painter paints from names in five languages: a minute and a half.
 demo-paint: $(VENV)/.installed-paint
 	$(BIN)/mpm-eval run --task emoji_paint --model mpm-tiny-paint --languages core --limit 12 \
 	    --out results/demo/runs/mpm-tiny-paint

@@ -51,6 +51,7 @@ def _models() -> list[dict[str, Any]]:
         "echo": "repeats the reference; echo:wrong, echo:half, echo:pivot, echo:slow; "
         "echo:noise and echo:real paint",
         "checkpoint": "checkpoint:DIR, or just DIR: a folder written by mpm-eval train",
+        "paint": "paint:DIR?steps=50&guidance=2&rerank=4: a painter, told how to paint",
         "hf": "hf:DIR or hf:OWNER/NAME@REVISION: any vision-language or causal model",
         "openai": "openai:BASE_URL#MODEL: any OpenAI-compatible chat endpoint; generates only",
     }

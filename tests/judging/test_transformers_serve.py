@@ -70,8 +70,9 @@ def test_a_judge_reads_its_replies_and_what_they_cost(server: str) -> None:
 
 def test_a_model_that_is_not_there_is_a_failure_with_a_reason(server: str) -> None:
     url = server.partition("#")[0]
-    for reply in replies(f"{url}#no/such-model", Patience(tries=1, concurrency=1)):
-        assert reply.error and not reply.text
+    found = replies(f"{url}#no/such-model", Patience(tries=1, concurrency=1))
+    assert len(found) == 3
+    assert all(reply.error and not reply.text for reply in found)
 
 
 def test_a_model_behind_the_server_answers_as_it_does_again(server: str) -> None:
