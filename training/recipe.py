@@ -324,8 +324,17 @@ def _check_memory(recipe: Recipe, where: str) -> None:
         )
     if not recipe.remember:
         return
-    if recipe.remember.steps:
-        raise UserError(f"{where}: remember.steps: a memory takes no step; leave it out")
+    idle = dataclasses.asdict(RememberConfig(max_pictures=recipe.remember.max_pictures))
+    for key, value in dataclasses.asdict(recipe.remember).items():
+        if value != idle[key]:
+            raise UserError(f"{where}: remember.{key}: a memory takes no step; leave it out")
+    for name in ("instruct", "stream_instruct"):
+        stage = getattr(recipe, name)
+        if stage and not stage.train_language_model:
+            raise UserError(
+                f"{where}: {name}: nothing would learn, for a memory has no weights; set "
+                f"{name}.train_language_model=true"
+            )
     for name in ("spell", "pretrain", "stream_pretrain"):
         if getattr(recipe, name):
             raise UserError(

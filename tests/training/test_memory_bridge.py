@@ -131,6 +131,8 @@ def test_words_of_names_survive_the_half_precision_of_a_checkpoint(folder: Path)
         (["spell.steps=3"], "spell: a memory says the names that it was given; leave [spell] out"),
         (["pretrain.steps=3"], "leave [pretrain] out"),
         (["remember.steps=3"], "remember.steps: a memory takes no step"),
+        (["remember.batch_size=3"], "remember.batch_size: a memory takes no step; leave it out"),
+        (["instruct.steps=3"], "set instruct.train_language_model=true"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_clear_line(overrides: list[str], message: str) -> None:

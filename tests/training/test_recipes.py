@@ -94,21 +94,19 @@ def settings(
     ]
     tiny = [*SMALL, "align.steps=2", "pretrain.steps=2", "instruct.steps=2"]
     without = [line for line in emoji if not line.startswith("instruct")]
+    memory = [
+        *(line for line in emoji if line.split(".")[0] in ("engine", "vision", "language_model")),
+        "bridge.width=6",
+        "remember.max_pictures=24",
+    ]
     return {
         "tiny": tiny,
         "tiny_no_pivot": tiny,
         "tiny_study": tiny,
         "emoji_gemma": without,
         "emoji_gemma_instruct": emoji,
-        "emoji_gemma_memory": [
-            *(
-                line
-                for line in without
-                if line.split(".")[0] not in ("spell", "pretrain", "bridge")
-            ),
-            "bridge.width=6",
-            "remember.max_pictures=24",
-        ],
+        "emoji_gemma_memory": [*memory, "align.steps=2"],
+        "emoji_gemma_study": [*memory, "instruct.steps=2", "instruct.batch_size=4"],
         "siglip2_qwen": [
             *streamed,
             f"language_model.source={lm_folder('qwen2')}",
