@@ -1,6 +1,6 @@
 """Samples per second and peak memory of stage pretrain against Hugging Face's Trainer.
 
-    python benchmarks/training.py [--steps 8] [--recipe emoji_gemma] [--threads 1]
+    python benchmarks/training_step.py [--steps 5] [--rounds 2] [--recipe emoji_gemma] [--threads 1]
 
 Same modules, same examples, same batch size, caption loss alone; every mode is a process of its
 own, and modes take turns, so that a busy machine slows all of them. `trainer` is what one writes
@@ -182,7 +182,8 @@ def result(losses: list[float], times: list[float], context: Any) -> dict[str, A
 def main() -> None:
     """Run every mode in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--recipe", default="emoji_gemma")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--mode", choices=MODES)
@@ -195,22 +196,34 @@ def main() -> None:
         )
         print("RESULT " + json.dumps(one))
         return
-    found = {}
-    for mode in MODES:
-        command = [sys.executable, str(Path(__file__)), *sys.argv[1:], "--mode", mode]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        if not lines:
-            sys.exit(f"{mode}: {done.stderr[-2000:]}")
-        found[mode] = json.loads(lines[0].removeprefix("RESULT "))
-        print(mode, found[mode], file=sys.stderr, flush=True)
-    base = found["trainer"]["samples_per_s"]
+    found: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
+    for _ in range(arguments.rounds):
+        for mode, rounds in found.items():
+            rounds.append(run_mode(mode))
+            print(mode, rounds[-1], file=sys.stderr, flush=True)
+    print_table(found)
+
+
+def run_mode(mode: str) -> dict[str, Any]:
+    """Return what a process of this mode reports."""
+    command = [sys.executable, str(Path(__file__)), *sys.argv[1:], "--mode", mode]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        sys.exit(f"{mode}: {done.stderr[-2000:]}")
+    return json.loads(lines[0].removeprefix("RESULT "))
+
+
+def print_table(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the best round of each mode: a busy machine only ever takes time away."""
+    speeds = {mode: max(one["samples_per_s"] for one in rounds) for mode, rounds in found.items()}
     print("| mode | samples/s | times the Trainer | peak memory, MB | loss of the first steps |")
     print("|---|--:|--:|--:|---|")
-    for mode, one in found.items():
+    for mode, speed in speeds.items():
+        one = found[mode][0]
         losses = " ".join(f"{loss:.3f}" for loss in one["losses"][:4])
-        speed = one["samples_per_s"]
-        print(f"| {mode} | {speed:.1f} | {speed / base:.2f} | {one['peak_mb']:,.0f} | {losses} |")
+        ratio, peak = speed / speeds["trainer"], one["peak_mb"]
+        print(f"| {mode} | {speed:.1f} | {ratio:.2f} | {peak:,.0f} | {losses} |")
 
 
 if __name__ == "__main__":
