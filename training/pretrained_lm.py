@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mpm_eval.errors import UserError
 from training.provenance import one_line
+from training.quiet import quiet
 
 _SAMPLE = 4096  # words that stand for the vocabulary when only the scale of embeddings matters
 
@@ -187,13 +188,14 @@ def load_pretrained(folder: Path, config: PretrainedConfig) -> PretrainedLM:
 
     loader: Any = AutoModelForCausalLM  # its annotations know one of its results
     try:
-        model, found = loader.from_pretrained(
-            folder,
-            dtype=getattr(torch, config.dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with quiet():
+            model, found = loader.from_pretrained(
+                folder,
+                dtype=getattr(torch, config.dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: not a causal language model ({one_line(error)})") from None
     if found["missing_keys"]:  # transformers would go on with random ones

@@ -5,8 +5,7 @@ Shapes: B batch, C channels, H, W, P patches.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.strict import build, read_json
 from training.provenance import Provenance, locate, one_line, weights_sha256
+from training.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def open_tower(config: TowerConfig, dtype: torch.dtype = torch.float32) -> tuple
     provenance = Provenance(config.source, revision, weights_sha256(folder))
     options = {"add_pooling_layer": False} if family.pooler else {}
     try:
-        with _quiet():
+        with quiet():
             model, info = getattr(transformers, family.model).from_pretrained(
                 folder,
                 config=vision,
@@ -259,7 +259,7 @@ def _vision_config(content: Any, where: str) -> Any:
     if kind not in _FAMILIES and kind not in _DUAL_ENCODERS:
         raise unknown("kind of vision tower", kind, [*_FAMILIES, *_DUAL_ENCODERS], where)
     try:
-        with _quiet():
+        with quiet():
             whole = CONFIG_MAPPING[kind].from_dict(dict(content))
     except Exception as error:  # a wrong value raises whatever the class of the config does
         raise UserError(f"{where}: not a configuration of '{kind}': {one_line(error)}") from None
@@ -329,20 +329,3 @@ def _side(size: Any, where: str) -> int:
     if len(sides) != 1 or not isinstance(side := sides.pop(), int):
         raise UserError(f"{where}: pictures are not square: {size}")
     return side
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back the report on weights that are not read, and the progress bar of a few seconds."""
-    from transformers import utils
-
-    logging: Any = utils.logging  # has no annotations
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -51,6 +51,13 @@ def ids(rows: int = 3, length: int = 9) -> Tensor:
     return torch.randint(7, 260, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
+def test_loading_prints_nothing(lm_folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = lm_folder("gemma3")
+    capsys.readouterr()
+    open_lm(folder)
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_hidden_states_and_logits_are_those_of_the_whole_model(
