@@ -23,6 +23,9 @@ from training.tokenizer import Example
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+# How accelerate names what spreads one model over devices.
+_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+
 # stage, steps done, steps in all, mean loss of the last steps, examples per second
 Report = Callable[[str, int, int, float, float], None]
 
@@ -41,7 +44,7 @@ class Run:
 
 
 class _Step(nn.Module):
-    """A stage as a module whose forward pass is the loss: what DDP and FSDP wrap."""
+    """A stage as a module whose forward pass is the loss: what DDP wraps."""
 
     def __init__(self, model: ChatModel, stage: Stage):
         super().__init__()
@@ -54,7 +57,8 @@ class _Step(nn.Module):
 def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
     """Return accelerate's view of the devices; `accelerate launch` and its config decide on them.
 
-    Raises UserError for a package that is not installed and a precision that the device lacks.
+    Raises UserError for a package that is not installed, a precision that the device lacks, and a
+    config that shards the model.
     """
     try:
         from accelerate import Accelerator
@@ -75,6 +79,13 @@ def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
         )
     except ValueError as error:
         raise UserError(f"engine.mixed_precision: {error}") from None
+    kind = accelerator.distributed_type.value
+    if kind in _SHARDED:
+        raise UserError(
+            f"accelerate's config asks for {kind}, and this trainer would "
+            "save shards as if they were the model; set distributed_type: MULTI_GPU (frozen "
+            "weights can be bfloat16: language_model.dtype)"
+        )
     if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Each process would train the whole batch by itself and write the same files.
         raise UserError(

@@ -44,8 +44,7 @@ class Optimizer:
             self._parts.append((adam, learning_rate))
 
     def prepare(self, accelerator: "Accelerator", module: nn.Module) -> nn.Module:
-        """Hand module and optimizers to accelerate together, as FSDP and DeepSpeed want them;
-        return the wrapped module."""
+        """Hand module and optimizers to accelerate; return the wrapped module."""
         wrapped, *optimizers = accelerator.prepare(module, *(inner for inner, _ in self._parts))
         bases = [base for _, base in self._parts]
         self._parts = list(zip(optimizers, bases, strict=True))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import DistributedType
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -425,6 +426,18 @@ def test_processes_that_do_not_see_each_other_are_told(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"accelerate sees one; .* set ACCELERATE_USE_CPU=true"):
+        open_accelerator(EngineConfig(), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_a_config_that_shards_the_model_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # accelerate shards on accelerators only: a CPU cannot ask for it through the environment
+    monkeypatch.setattr(
+        "accelerate.Accelerator.distributed_type", property(lambda _: DistributedType(kind))
+    )
+    with pytest.raises(UserError, match=f"asks for {kind}, .* set distributed_type: MULTI_GPU"):
         open_accelerator(EngineConfig(), tmp_path)
 
 
