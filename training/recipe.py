@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpm_eval.data.emoji_qa import QA_LANGUAGES
 from mpm_eval.errors import UserError, unknown
 from mpm_eval.languages import EMOJI_LANGUAGES
 from mpm_eval.resources import shipped
@@ -231,14 +232,23 @@ def _check_captions(config: PretrainConfig, languages: Sequence[str], where: str
         )
 
 
-def _check(recipe: Recipe, where: str) -> None:
+def _check_languages(recipe: Recipe, where: str) -> None:
     for language in recipe.languages:
         if language not in EMOJI_LANGUAGES:
             raise unknown("language", language, EMOJI_LANGUAGES, f"{where}: languages")
-    if recipe.pretrain is not None:
-        _check_captions(recipe.pretrain, recipe.languages, where)
     if recipe.pivot not in recipe.languages:
         raise UserError(f"{where}: pivot '{recipe.pivot}' is not among languages")
+    if recipe.instruct is not None and recipe.instruct.translated_pairs:
+        key = f"{where}: instruct.translated_pairs"
+        for language in recipe.languages:
+            if language not in QA_LANGUAGES:
+                raise unknown("language of questions", language, QA_LANGUAGES, key)
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    _check_languages(recipe, where)
+    if recipe.pretrain is not None:
+        _check_captions(recipe.pretrain, recipe.languages, where)
     for key, value in _counts(recipe):
         if value < 1:
             raise UserError(f"{where}: {key}: must be at least 1, got {value}")

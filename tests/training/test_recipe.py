@@ -86,6 +86,11 @@ MISTAKES = [
         ["language_model={kind='pretrained', lora_rank=4, full=true}"],
         "language_model.lora_rank: must be 0 with full = true",
     ),
+    # questions
+    (
+        ['languages=["en","hi"]', "instruct.translated_pairs=4"],
+        "instruct.translated_pairs: unknown language of questions 'hi'; known: de, en, es, fr, zh",
+    ),
     # --set
     (["seed.x=3"], "--set seed.x=3: 'seed' is not a table"),
     (["=3"], "--set =3: write key=value"),

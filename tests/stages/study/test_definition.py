@@ -1,5 +1,6 @@
 """Definitions of studies: the shipped ones, and every mistake in one clear line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,30 @@ import pytest
 
 from mpm_eval.errors import UserError
 from mpm_eval.stages.study.definition import list_studies, load_study
+from mpm_eval.stages.study.folders import STUDIES, Folders, read_outcome
+from mpm_eval.stages.study.plan import evaluation_sha256
 from tests.stages.study.conftest import CAPTION, CHOICE, CONTENT, MakeStudy, write_study
 
-NAMES = ["balance", "calibration", "low_resource", "pivot", "translation_noise"]
+ON_GEMMA = ["calibration_gemma", "low_resource_gemma"]
+NAMES = sorted(["balance", "calibration", "low_resource", "pivot", "translation_noise", *ON_GEMMA])
 
 
-def test_the_five_studies_are_shipped() -> None:
+def test_five_studies_and_two_on_a_pretrained_language_model_are_shipped() -> None:
     assert list_studies() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_study_was_run_and_its_numbers_were_read(name: str) -> None:
+    study = load_study(name)
+    for point in study.points:
+        for seed in study.seeds:
+            outcome = read_outcome(Folders(STUDIES, name).outcome(point.name, seed))
+            assert outcome is not None
+            assert outcome.evaluation_sha256 == evaluation_sha256(study)
+            assert tuple(outcome.overrides) == study.overrides_of(point, seed)
+    text = " ".join(study.conclusion.split())
+    assert len(re.findall(r"[.] [A-Z]|[.]$", text)) == 2  # sentences
+    assert text in (STUDIES / name / "table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
