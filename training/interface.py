@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from mpm_eval.data._emoji_data import emoji_data
 from mpm_eval.schema import TrainingRecord
@@ -78,6 +79,10 @@ def train(
     torch.set_num_threads(recipe.threads)
     accelerator = open_accelerator(recipe.engine, out / "logs")
     context, opened = _context(recipe)
+
+    def reopen() -> ChatModel:
+        return _open(recipe, context.model.tokenizer.tokenizer).model.to(accelerator.device)
+
     context.model.to(accelerator.device)
     context.process = accelerator.process_index, accelerator.num_processes
     state = State(work / "state.safetensors", recipe.sha256, architecture(recipe))
@@ -86,7 +91,7 @@ def train(
         with accelerator.main_process_first():
             cache.restore(state.path)
     progress, optimizer_state, copies = state.load(context.model)
-    run = Run(context, accelerator, state, progress, copies, optimizer_state, report)
+    run = Run(context, accelerator, state, progress, copies, optimizer_state, report, reopen)
     _train_stages(run, features or work, cache)
     if accelerator.is_main_process:
         _finish(out, run, opened)
@@ -155,11 +160,17 @@ def _context(recipe: Recipe, weights: bool = True) -> tuple[Context, Opened]:
     tokenizer = None
     if isinstance(recipe.language_model, LanguageModelConfig):
         tokenizer = train_tokenizer(corpus.texts(), recipe.language_model.vocab_size)
+    opened = _open(recipe, tokenizer, weights)
+    return Context(recipe, opened.model, corpus), opened
+
+
+def _open(recipe: Recipe, tokenizer: Tokenizer | None, weights: bool = True) -> Opened:
+    """Return the untrained model of a recipe."""
     torch.manual_seed(recipe.seed)
     opened = open_model(architecture(recipe), tokenizer, weights=weights)
     if recipe.engine.gradient_checkpointing:
         opened.model.lm.checkpoint_gradients()
-    return Context(recipe, opened.model, corpus), opened
+    return opened
 
 
 def _list_pictures(context: Context) -> None:

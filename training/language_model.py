@@ -127,6 +127,8 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 class TinyDecoder(nn.Module):
     """A decoder with tied embeddings; right-padded batches need no mask, left-padded ones do."""
 
+    _no_split_modules = ("Block",)  # transformers' name for what is sharded one by one
+
     def __init__(self, config: LanguageModelConfig):
         super().__init__()
         self.config, self.width = config, config.width

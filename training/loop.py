@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,15 +17,13 @@ from mpm_eval.errors import UserError
 from training.chat_model import ChatModel
 from training.optimizer import Optimizer, rate
 from training.recipe import EngineConfig
+from training.sharding import blocks_of, check_sharding, cut, is_sharded, reshard
 from training.stages.base import Context, Stage
 from training.state import Copies, Progress, State
 from training.tokenizer import Example
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-# How accelerate names what spreads one model over devices.
-_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 # stage, steps done, steps in all, mean loss of the last steps, examples per second
 Report = Callable[[str, int, int, float, float], None]
@@ -41,24 +40,29 @@ class Run:
     copies: Copies
     optimizer_state: dict[str, Tensor]
     report: Report
+    reopen: Callable[[], Any]  # the model as it is before a state is read into it
 
 
 class _Step(nn.Module):
-    """A stage as a module whose forward pass is the loss: what DDP wraps."""
+    """A stage as a module whose forward pass is the loss: what DDP and FSDP wrap.
+
+    Validation is a forward pass too, for outside of one there are no whole weights.
+    """
 
     def __init__(self, model: ChatModel, stage: Stage):
         super().__init__()
         self.model, self._stage = model, stage
+        self._no_split_modules = blocks_of(model)
 
-    def forward(self, examples: Sequence[Example], whole: Sequence[Example]) -> Tensor:
-        return self._stage.loss(examples, whole)
+    def forward(self, batch: tuple[Sequence[Example], Sequence[Example]] | None) -> Tensor | float:
+        return self._stage.validation_loss() if batch is None else self._stage.loss(*batch)
 
 
 def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
     """Return accelerate's view of the devices; `accelerate launch` and its config decide on them.
 
     Raises UserError for a package that is not installed, a precision that the device lacks, and a
-    config that shards the model.
+    config that this trainer cannot follow.
     """
     try:
         from accelerate import Accelerator
@@ -79,13 +83,7 @@ def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
         )
     except ValueError as error:
         raise UserError(f"engine.mixed_precision: {error}") from None
-    kind = accelerator.distributed_type.value
-    if kind in _SHARDED:
-        raise UserError(
-            f"accelerate's config asks for {kind}, and this trainer would "
-            "save shards as if they were the model; set distributed_type: MULTI_GPU (frozen "
-            "weights can be bfloat16: language_model.dtype)"
-        )
+    check_sharding(accelerator)
     if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Each process would train the whole batch by itself and write the same files.
         raise UserError(
@@ -133,9 +131,12 @@ def _end(stage: Stage, run: Run, validation: float) -> None:
     progress.stage, progress.step, progress.curve = progress.stage + 1, 0, []
     progress.best, progress.stream = None, []
     run.copies, run.optimizer_state = Copies(), {}
-    if run.accelerator.is_main_process:
-        run.state.save(context.model, progress)
+    run.state.save(context.model, progress, write=run.accelerator.is_main_process)
     run.accelerator.wait_for_everyone()
+    if is_sharded(run.accelerator):
+        run.accelerator.free_memory()
+        context.model = run.reopen()
+        run.state.load(context.model)
 
 
 class _Trainer:
@@ -156,17 +157,28 @@ class _Trainer:
             self.model.lm.unsettle()
         else:
             self.model.lm.settle()
-        self.learned = dict(parameters)
         self.optimizer = Optimizer(parameters, stage.config.learning_rate, stage.muon)
+        self._resume_stage()
+        self.module, self.learned = self.optimizer.prepare(
+            run.accelerator, _Step(self.model, stage), self.model
+        )
         self.optimizer.load_state(run.optimizer_state)
-        if run.progress.stream:
-            stage.resume(run.progress.stream[run.context.process[0]])
-        self.module = self.optimizer.prepare(run.accelerator, _Step(self.model, stage))
-        engine = run.context.recipe.engine
-        if engine.ema and not run.copies.average:
-            run.copies.average = self._values()
-        device = run.context.device  # a state is read into memory
-        run.copies.average = {name: v.to(device) for name, v in run.copies.average.items()}
+        copies = run.copies  # a state is read into memory
+        copies.average = {name: cut(v, self.learned[name]) for name, v in copies.average.items()}
+        copies.best = {name: cut(v, self.learned[name]) for name, v in copies.best.items()}
+        if run.context.recipe.engine.ema and not copies.average:
+            copies.average = self._values()
+
+    def _resume_stage(self) -> None:
+        (rank, world), states = self.run.context.process, self.run.progress.stream
+        if not any(states):  # a stage that keeps no place in a stream
+            return
+        if len(states) != world:
+            raise UserError(
+                f"{self.stage.name}: {len(states)} processes saved their places in the stream, "
+                f"and {world} cannot take them up; launch {len(states)} again"
+            )
+        self.stage.resume(states[rank])
 
     def step(self, step: int) -> float:
         """Take one step and return its loss over the whole batch."""
@@ -177,13 +189,15 @@ class _Trainer:
         mine = whole if stage.sharded else whole[rank::world]
         torch.manual_seed(_seed(recipe.seed, stage.name, step) + rank)
         self.optimizer.zero_grad()
-        size = -(-len(mine) // recipe.engine.accumulation)
-        parts = [mine[start : start + size] for start in range(0, len(mine), size)]
+        # As many parts in every process: sharded weights are gathered by all at once.
+        count = min(recipe.engine.accumulation, max(1, stage.config.batch_size // world))
+        cuts = [len(mine) * n // count for n in range(count + 1)]
+        parts = [mine[start:stop] for start, stop in pairwise(cuts)]
         total = torch.zeros((), device=accelerator.device)
         try:
             for part in parts:
                 with self._last(part is parts[-1]), accelerator.autocast():
-                    loss = self.module(part, whole)
+                    loss = self.module((part, whole))
                 # DDP averages gradients over processes, and the parts' losses are to add up.
                 accelerator.backward(loss * world)
                 total += loss.detach()
@@ -227,7 +241,11 @@ class _Trainer:
         last = self._values()
         self._set(copies.average)
         self.model.eval()
-        loss = self.stage.validation_loss()
+        accelerator = self.run.accelerator
+        sharded = is_sharded(accelerator)  # and then gathered in the precision of the run
+        with torch.no_grad(), accelerator.autocast() if sharded else nullcontext():
+            loss = float(self.module(None))
+        reshard(self.module)
         if not math.isfinite(loss):
             raise UserError(
                 f"{self.stage.name}: validation loss {loss} after {progress.step} steps; lower "
@@ -252,8 +270,8 @@ class _Trainer:
         from accelerate.utils import gather_object
 
         self.run.progress.stream = gather_object([self.stage.state()])
-        if self.run.accelerator.is_main_process:
-            self.run.state.save(self.model, self.run.progress, self.optimizer, self.run.copies)
+        run, write = self.run, self.run.accelerator.is_main_process
+        run.state.save(self.model, run.progress, self.optimizer, run.copies, write)
 
     def finish(self) -> float:
         """Leave the weights that are to be kept in the model and return their validation loss."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from training.sharding import cut, whole
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -43,12 +45,16 @@ class Optimizer:
             adam = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
             self._parts.append((adam, learning_rate))
 
-    def prepare(self, accelerator: "Accelerator", module: nn.Module) -> nn.Module:
-        """Hand module and optimizers to accelerate; return the wrapped module."""
+    def prepare(
+        self, accelerator: "Accelerator", module: nn.Module, model: nn.Module
+    ) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+        """Hand module and optimizers to accelerate; return the wrapped module and what learns in
+        its part `model`, by name: sharding puts new parameters in the place of the old."""
         wrapped, *optimizers = accelerator.prepare(module, *(inner for inner, _ in self._parts))
         bases = [base for _, base in self._parts]
         self._parts = list(zip(optimizers, bases, strict=True))
-        return wrapped
+        self._named = {name: model.get_parameter(name) for name in self._named}
+        return wrapped, self._named
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -58,13 +64,14 @@ class Optimizer:
     def step(self, accelerator: "Accelerator", rate: float, clip: float = 1.0) -> Tensor:
         """Clip gradients, update the parameters and return the gradients' norm before clipping;
         `rate` in 0..1 scales both learning rates. A norm that is not finite changes nothing."""
-        norm = accelerator.clip_grad_norm_(self._named.values(), clip)
-        finite = norm is None or bool(torch.isfinite(norm)) or accelerator.scaler is not None
+        accelerator.unscale_gradients()
+        norm = whole(nn.utils.clip_grad_norm_(self._named.values(), clip))
+        finite = bool(torch.isfinite(norm)) or accelerator.scaler is not None
         for optimizer, base in self._parts if finite else ():
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
             optimizer.step()
-        return torch.tensor(0.0) if norm is None else norm
+        return norm
 
     def state(self) -> dict[str, Tensor]:
         """Return all state tensors by "parameter name|state name"."""
@@ -83,9 +90,9 @@ class Optimizer:
                 if id(parameter) in mine:
                     found = {
                         # the number of steps, a scalar, stays in memory
-                        key.partition("|")[2]: value.clone().to(
-                            parameter.device if value.dim() else value.device
-                        )
+                        key.partition("|")[2]: cut(value.clone(), parameter)
+                        if value.dim()
+                        else value.clone()
                         for key, value in tensors.items()
                         if key.partition("|")[0] == name
                     }

@@ -14,6 +14,7 @@ from training.backbones import Architecture, kept_state
 from training.chat_model import ChatModel
 from training.checkpoint import read_tensors, write_tensors
 from training.optimizer import Optimizer
+from training.sharding import whole_values
 
 
 @dataclass
@@ -70,20 +71,22 @@ class State:
         progress: Progress,
         optimizer: Optimizer | None = None,
         copies: Copies | None = None,
+        write: bool = True,
     ) -> None:
-        """Write everything in one step; kill -9 leaves the previous state whole."""
+        """Write everything in one step; kill -9 leaves the previous state whole.
+
+        Where weights lie in parts, every process has to call this, all but one without `write`.
+        """
         groups: dict[str, dict[str, Tensor]] = {"model": self.kept(model)}
         if optimizer is not None:
             groups["optimizer"] = optimizer.state()
         if copies is not None:
             groups |= {"average": copies.average, "best": copies.best}
-        tensors = {
-            f"{group}|{name}": value.contiguous()
-            for group, named in groups.items()
-            for name, value in named.items()
-        }
-        content: dict[str, Any] = to_jsonable(progress)
-        write_tensors(self.path, tensors, content)
+        named = {f"{group}|{name}": v for group, own in groups.items() for name, v in own.items()}
+        tensors = {name: v.contiguous() for name, v in whole_values(named, keep=write).items()}
+        if write:
+            content: dict[str, Any] = to_jsonable(progress)
+            write_tensors(self.path, tensors, content)
 
 
 def _named(tensors: dict[str, Tensor], group: str) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from training.folders import is_finished, open_work, versions
 from training.loop import Report, Run, open_accelerator, run_stage
 from training.paint.checkpoint import OpenedPainter, Parts, kept_state, open_painter, save_painter
 from training.paint.condition import caption_states
+from training.paint.model import MPMPaint
 from training.paint.recipe import PaintRecipe
 from training.stages.paint import PaintContext, caption_texts, centring_texts, open_paint_stage
 from training.state import State
@@ -39,14 +40,18 @@ def train_painter(recipe: PaintRecipe, out: Path, report: Report, features: Path
     torch.set_num_threads(recipe.threads)
     accelerator = open_accelerator(recipe.engine, out / "logs")
     opened = open_painter(recipe)
-    model = opened.model.to(accelerator.device)
-    if recipe.engine.gradient_checkpointing:
-        model.unet.enable_gradient_checkpointing()
+    model = _placed(opened.model, recipe, accelerator.device)
+
+    def reopen() -> MPMPaint:
+        return _placed(open_painter(recipe).model, recipe, accelerator.device)
+
     context = PaintContext(recipe, model, EmojiCorpus(emoji_data(), cast(Any, recipe)))
     context.process = accelerator.process_index, accelerator.num_processes
     state = _State(work / "state.safetensors", recipe.sha256, cast(Any, opened.parts))
     progress, optimizer_state, copies = state.load(cast(Any, model))
-    run = Run(cast(Any, context), accelerator, state, progress, copies, optimizer_state, report)
+    run = Run(
+        cast(Any, context), accelerator, state, progress, copies, optimizer_state, report, reopen
+    )
     if recipe.paint is not None and progress.stage == 0:
         # One process reads the captions, the others what it kept.
         with accelerator.main_process_first():
@@ -63,6 +68,12 @@ def train_painter(recipe: PaintRecipe, out: Path, report: Report, features: Path
     for tracker in accelerator.trackers:
         tracker.finish()
     return out
+
+
+def _placed(model: MPMPaint, recipe: PaintRecipe, device: torch.device) -> MPMPaint:
+    if recipe.engine.gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
+    return model.to(device)
 
 
 def _read_captions(context: PaintContext, opened: OpenedPainter, folder: Path) -> None:

@@ -78,21 +78,27 @@ class Instruct(EmojiStage):
     def loss(self, examples: Sequence[Example], whole: Sequence[Example]) -> Tensor:
         """Captions keep the whole loss of stage pretrain: it ties the bridge to words in every
         language, which questions in the pivot alone would slowly undo."""
-        captions, asked = self._divide(examples)
-        all_captions, all_asked = self._divide(whole)
         total = torch.zeros((), device=self.context.device)
-        if captions:
-            share = len(all_captions) / len(whole)
-            total = total + self._captions.loss(captions, all_captions) * share
-        if asked:
-            model = self.context.model
-            batch = model.collate([model.tokenizer.example(e) for e in asked])
-            visual_BKD = model.visual_tokens(views(self.context, asked))
-            states = model.lm.hidden(model.inputs(batch, visual_BKD)[:, :-1])[-1]
-            num_tokens = num_answer_tokens(model, all_asked)
-            answers = model.answer_loss(batch, states, num_tokens, self.context.words)
-            total = total + answers * (len(all_asked) / len(whole))
+        kinds = zip(
+            self._divide(examples),
+            self._divide(whole),
+            (self._captions.loss, self._answers),
+            strict=True,
+        )
+        for mine, all_of_it, loss in kinds:
+            if all_of_it:
+                # Who has none computes along: sharded weights are gathered by all at once.
+                share = len(all_of_it) / len(whole) if mine else 0.0
+                total = total + loss(mine or all_of_it[:1], all_of_it) * share
         return total
+
+    def _answers(self, examples: Sequence[Example], whole: Sequence[Example]) -> Tensor:
+        model = self.context.model
+        batch = model.collate([model.tokenizer.example(e) for e in examples])
+        visual_BKD = model.visual_tokens(views(self.context, examples))
+        states = model.lm.hidden(model.inputs(batch, visual_BKD)[:, :-1])[-1]
+        num_tokens = num_answer_tokens(model, whole)
+        return model.answer_loss(batch, states, num_tokens, self.context.words)
 
     def _divide(self, examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
         """Return (captions, questions)."""

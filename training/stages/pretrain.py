@@ -51,9 +51,13 @@ class Pretrain(CaptionStage):
             return loss
         each = torch.arange(len(examples), device=batch.last_B.device)
         h_BLD = torch.stack([s[each, batch.last_B].float() for s in states[1:]], dim=1)
-        for language in sorted({e.language for e in examples}):
+        # All read the names of the whole batch: sharded weights are gathered by all at once.
+        for language in sorted({e.language for e in whole}):
+            self._names(language)
             places = [i for i, e in enumerate(examples) if e.language == language]
             members = [examples[i] for i in places]
+            if not members:
+                continue
             loss = loss + part_of(self._agreement(h_BLD[places], members, language), members, whole)
         return loss
 
