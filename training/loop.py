@@ -17,7 +17,16 @@ from mpm_eval.errors import UserError
 from training.chat_model import ChatModel
 from training.optimizer import Optimizer, rate
 from training.recipe import EngineConfig
-from training.sharding import blocks_of, check_sharding, cut, is_sharded, reshard
+from training.sharding import (
+    autocast,
+    backward,
+    blocks_of,
+    check_sharding,
+    cut,
+    is_sharded,
+    no_sync,
+    reshard,
+)
 from training.stages.base import Context, Stage
 from training.state import Copies, Progress, State
 from training.tokenizer import Example
@@ -83,7 +92,7 @@ def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
         )
     except ValueError as error:
         raise UserError(f"engine.mixed_precision: {error}") from None
-    check_sharding(accelerator)
+    check_sharding(accelerator, engine.mixed_precision)
     if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Each process would train the whole batch by itself and write the same files.
         raise UserError(
@@ -153,6 +162,8 @@ class _Trainer:
         parameters = stage.parameters()
         for _, parameter in parameters:
             parameter.requires_grad_(True)
+            # In half precision small updates would be rounded away.
+            parameter.data = parameter.data.float()
         if any(name.startswith("lm.") for name, _ in parameters):
             self.model.lm.unsettle()
         else:
@@ -188,7 +199,7 @@ class _Trainer:
         rank, world = run.context.process
         mine = whole if stage.sharded else whole[rank::world]
         torch.manual_seed(_seed(recipe.seed, stage.name, step) + rank)
-        self.optimizer.zero_grad()
+        self.optimizer.start(rate(step, stage.config.steps, stage.config.warmup_steps))
         # As many parts in every process: sharded weights are gathered by all at once.
         count = min(recipe.engine.accumulation, max(1, stage.config.batch_size // world))
         cuts = [len(mine) * n // count for n in range(count + 1)]
@@ -196,16 +207,16 @@ class _Trainer:
         total = torch.zeros((), device=accelerator.device)
         try:
             for part in parts:
-                with self._last(part is parts[-1]), accelerator.autocast():
+                last = part is parts[-1]
+                with no_sync(accelerator, self.module, last), self._autocast():
                     loss = self.module((part, whole))
                 # DDP averages gradients over processes, and the parts' losses are to add up.
-                accelerator.backward(loss * world)
+                backward(accelerator, loss * world, last)
                 total += loss.detach()
         except RuntimeError as error:
             raise _out_of_memory(error, stage) or error from None
         total = accelerator.reduce(total, "sum")
-        warmup = rate(step, stage.config.steps, stage.config.warmup_steps)
-        norm = self.optimizer.step(accelerator, warmup)
+        norm = self.optimizer.step(accelerator)
         value = float(total)
         if not (torch.isfinite(total) and (torch.isfinite(norm) or accelerator.scaler is not None)):
             raise UserError(
@@ -217,9 +228,8 @@ class _Trainer:
             accelerator.log({f"{stage.name}/loss": value}, step=step)
         return value
 
-    def _last(self, last: bool) -> AbstractContextManager[Any]:
-        """Processes exchange gradients once per step, after the last micro-batch."""
-        return nullcontext() if last else self.run.accelerator.no_sync(self.module)
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return autocast(self.run.accelerator, self.run.context.recipe.engine.mixed_precision)
 
     def _values(self) -> dict[str, Tensor]:
         return {name: p.detach().float().clone() for name, p in self.learned.items()}
@@ -241,9 +251,8 @@ class _Trainer:
         last = self._values()
         self._set(copies.average)
         self.model.eval()
-        accelerator = self.run.accelerator
-        sharded = is_sharded(accelerator)  # and then gathered in the precision of the run
-        with torch.no_grad(), accelerator.autocast() if sharded else nullcontext():
+        sharded = is_sharded(self.run.accelerator)  # and then gathered in the run's precision
+        with torch.no_grad(), self._autocast() if sharded else nullcontext():
             loss = float(self.module(None))
         reshard(self.module)
         if not math.isfinite(loss):

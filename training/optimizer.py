@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.sharding import cut, whole
+from mpm_eval.errors import UserError
+from training import zero
+from training.sharding import cut, is_deepspeed, whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,6 +33,7 @@ class Optimizer:
             hidden = muon and parameter.dim() == 2 and "embedding" not in name
             (matrices if hidden else others)[name] = parameter
         self._named = {**matrices, **others}
+        self._zero = False
         self._parts: list[tuple[Any, float]] = []
         if matrices:
             inner = torch.optim.Muon(list(matrices.values()), lr=learning_rate, weight_decay=0.01)
@@ -42,6 +45,7 @@ class Optimizer:
                 {"params": decayed, "weight_decay": 0.0 if muon else 0.05},
                 {"params": plain, "weight_decay": 0.0},
             ]
+            groups = [group for group in groups if group["params"]]
             adam = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
             self._parts.append((adam, learning_rate))
 
@@ -50,31 +54,44 @@ class Optimizer:
     ) -> tuple[nn.Module, dict[str, nn.Parameter]]:
         """Hand module and optimizers to accelerate; return the wrapped module and what learns in
         its part `model`, by name: sharding puts new parameters in the place of the old."""
+        self._zero = is_deepspeed(accelerator) and accelerator.deepspeed_plugin.zero_stage > 0
+        if is_deepspeed(accelerator) and len(self._parts) > 1:
+            raise UserError(
+                "DeepSpeed takes one optimizer, and a new language model learns by two (Muon and "
+                "AdamW): set distributed_type: FSDP and fsdp_version: 2, or MULTI_GPU"
+            )
         wrapped, *optimizers = accelerator.prepare(module, *(inner for inner, _ in self._parts))
         bases = [base for _, base in self._parts]
         self._parts = list(zip(optimizers, bases, strict=True))
         self._named = {name: model.get_parameter(name) for name in self._named}
         return wrapped, self._named
 
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for optimizer, _ in self._parts:
+    def start(self, rate: float) -> None:
+        """Forget all gradients and scale the learning rates by `rate` in 0..1 for the next step."""
+        for optimizer, base in self._parts:
             optimizer.zero_grad()
-
-    def step(self, accelerator: "Accelerator", rate: float, clip: float = 1.0) -> Tensor:
-        """Clip gradients, update the parameters and return the gradients' norm before clipping;
-        `rate` in 0..1 scales both learning rates. A norm that is not finite changes nothing."""
-        accelerator.unscale_gradients()
-        norm = whole(nn.utils.clip_grad_norm_(self._named.values(), clip))
-        finite = bool(torch.isfinite(norm)) or accelerator.scaler is not None
-        for optimizer, base in self._parts if finite else ():
             for group in optimizer.param_groups:
                 group["lr"] = base * rate
-            optimizer.step()
+
+    def step(self, accelerator: "Accelerator", clip: float = 1.0) -> Tensor:
+        """Clip gradients, update the parameters and return the gradients' norm before clipping.
+
+        A norm that is not finite changes nothing, but DeepSpeed has taken its step by now.
+        """
+        if is_deepspeed(accelerator):
+            return torch.tensor(accelerator.deepspeed_engine_wrapped.get_global_grad_norm())
+        accelerator.unscale_gradients()
+        norm = whole(nn.utils.clip_grad_norm_(self._named.values(), clip))
+        if bool(torch.isfinite(norm)) or accelerator.scaler is not None:
+            for optimizer, _ in self._parts:
+                optimizer.step()
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """Return all state tensors by "parameter name|state name"."""
+        """Return all state tensors by "parameter name|state name", in parts where parameters are;
+        with ZeRO every process has to call it."""
+        if self._zero:
+            return zero.optimizer_state(self._parts[0][0].optimizer, self._named)
         tensors: dict[str, Tensor] = {}
         for name, parameter in self._named.items():
             for optimizer, _ in self._parts:
@@ -83,7 +100,10 @@ class Optimizer:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
+        """Put back what `state` returned, from whole tensors."""
+        if self._zero and tensors:
+            zero.load_optimizer_state(self._parts[0][0].optimizer, self._named, tensors)
+            return
         for optimizer, _ in self._parts:
             mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for name, parameter in self._named.items():

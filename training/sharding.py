@@ -1,18 +1,24 @@
-"""Weights that lie in parts on several devices (FSDP): whole values from parts, and parts again."""
+"""What lies in parts on several devices (FSDP, ZeRO): whole values from parts, and parts again."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from mpm_eval.errors import UserError
+from training import zero
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def check_sharding(accelerator: "Accelerator") -> None:
-    """Raise UserError for a config of accelerate that this trainer cannot follow."""
+def check_sharding(accelerator: "Accelerator", precision: str) -> None:
+    """Complete accelerate's config with what the recipe decides, among it the precision.
+
+    Raises UserError for a config that this trainer cannot follow.
+    """
     kind = accelerator.distributed_type.value
     if kind == "FSDP":
         plugin = accelerator.state.fsdp_plugin
@@ -20,16 +26,47 @@ def check_sharding(accelerator: "Accelerator") -> None:
             raise UserError("accelerate's config asks for FSDP 1; set fsdp_version: 2")
         # Every process reads the weights itself, and from rank 0 tied ones would come untied.
         plugin.cpu_ram_efficient_loading = False
-    elif kind in ("DEEPSPEED", "MEGATRON_LM"):
+    elif kind == "DEEPSPEED":
+        config = accelerator.state.deepspeed_plugin.deepspeed_config
+        zero.follow(config, accelerator.num_processes, precision)
+    elif kind == "MEGATRON_LM":
         raise UserError(
-            f"accelerate's config asks for {kind}, which this trainer cannot follow; to spread "
+            "accelerate's config asks for MEGATRON_LM, which this trainer cannot follow; to spread "
             "weights over devices set distributed_type: FSDP and fsdp_version: 2"
         )
 
 
 def is_sharded(accelerator: "Accelerator") -> bool:
-    """Return whether a wrapped model's parameters are parts of what they were."""
-    return bool(accelerator.distributed_type.value == "FSDP")
+    """Return whether wrapping a model changes it for good."""
+    return accelerator.distributed_type.value in ("FSDP", "DEEPSPEED")
+
+
+def is_deepspeed(accelerator: "Accelerator") -> bool:
+    """Return whether DeepSpeed takes the steps of the optimizer, each in a backward pass."""
+    return bool(accelerator.distributed_type.value == "DEEPSPEED")
+
+
+def autocast(accelerator: "Accelerator", precision: str) -> AbstractContextManager[Any]:
+    """Return the context of a forward pass in the precision of the recipe."""
+    if is_deepspeed(accelerator):  # for which accelerate would turn the weights themselves
+        return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=precision == "bf16")
+    return accelerator.autocast()
+
+
+def backward(accelerator: "Accelerator", loss: Tensor, last: bool) -> None:
+    """Add the gradients of one micro-batch; with DeepSpeed, the last one takes the step."""
+    if is_deepspeed(accelerator):
+        accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=last)
+    else:
+        accelerator.backward(loss)
+
+
+def no_sync(
+    accelerator: "Accelerator", module: nn.Module, last: bool
+) -> AbstractContextManager[Any]:
+    """Return the context of a micro-batch: gradients are exchanged once per step, after the last
+    (with ZeRO 2 after each, where they are to lie)."""
+    return nullcontext() if last or is_deepspeed(accelerator) else accelerator.no_sync(module)
 
 
 def blocks_of(model: nn.Module) -> list[str]:

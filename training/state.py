@@ -56,7 +56,11 @@ class State:
                 f"{self.path.parent}: holds an unfinished run of another recipe or other settings; "
                 "give another --out or delete the folder"
             )
-        model.load_state_dict(_named(tensors, "model"), strict=False)
+        own = _named(tensors, "model")
+        for name, parameter in model.named_parameters():
+            if name in own:  # what learned did so in float32, whatever it is opened in
+                parameter.data = parameter.data.to(own[name].dtype)
+        model.load_state_dict(own, strict=False)
         records = [build(StageRecord, r, str(self.path)) for r in content.pop("records")]
         copies = Copies(_named(tensors, "average"), _named(tensors, "best"))
         return Progress(**content, records=records), _named(tensors, "optimizer"), copies

@@ -10,12 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from accelerate import DistributedType
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -209,7 +207,9 @@ def run_of(context: Context, folder: Path, told: Callable[..., None] = lambda *_
     state = State(folder / "state.safetensors", recipe.sha256, architecture(recipe))
     progress, optimizer_state, copies = state.load(context.model)
     accelerator = open_accelerator(recipe.engine, folder)
-    return Run(context, accelerator, state, progress, copies, optimizer_state, told)
+    return Run(
+        context, accelerator, state, progress, copies, optimizer_state, told, lambda: context.model
+    )
 
 
 def test_the_weights_of_the_lowest_validation_loss_are_kept(
@@ -429,18 +429,6 @@ def test_processes_that_do_not_see_each_other_are_told(
         open_accelerator(EngineConfig(), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
-def test_a_config_that_shards_the_model_is_refused_before_anything_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    # accelerate shards on accelerators only: a CPU cannot ask for it through the environment
-    monkeypatch.setattr(
-        "accelerate.Accelerator.distributed_type", property(lambda _: DistributedType(kind))
-    )
-    with pytest.raises(UserError, match=f"asks for {kind}, .* set distributed_type: MULTI_GPU"):
-        open_accelerator(EngineConfig(), tmp_path)
-
-
 def test_without_accelerate_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,25 +483,25 @@ def test_a_step_with_gradients_that_are_no_numbers_changes_nothing(tmp_path: Pat
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = Optimizer([("x", parameter)], 0.1, muon=False)
     parameter.grad = torch.tensor([1.0, float("nan"), 1.0])
-    norm = optimizer.step(accelerator_of(tmp_path), 1.0)
+    norm = optimizer.step(accelerator_of(tmp_path))
     assert not torch.isfinite(norm) and parameter.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_gradients_are_clipped_to_norm_one(tmp_path: Path) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([30.0, 40.0])
-    norm = Optimizer([("x", parameter)], 0.1, muon=False).step(accelerator_of(tmp_path), 1.0)
+    norm = Optimizer([("x", parameter)], 0.1, muon=False).step(accelerator_of(tmp_path))
     assert float(norm) == pytest.approx(50)
     assert parameter.grad.tolist() == pytest.approx([0.6, 0.8])
     assert parameter.tolist() == pytest.approx([-0.1, -0.1])  # Adam's first step: the sign
 
 
-def test_a_resumed_optimizer_lies_where_its_parameters_are() -> None:
+def test_a_resumed_optimizer_lies_where_its_parameters_are(tmp_path: Path) -> None:
     """Saved tensors come into memory; the model may be on another device ("meta" stands for it)."""
     first = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = Optimizer([("x", first)], 0.1, muon=False)
     first.grad = torch.ones(2, 2)
-    optimizer.step(SimpleNamespace(clip_grad_norm_=lambda *_: None, scaler=None), 1.0)  # type: ignore[arg-type]
+    optimizer.step(accelerator_of(tmp_path))
     there = torch.nn.Parameter(torch.ones(2, 2, device="meta"))
     resumed = Optimizer([("x", there)], 0.1, muon=False)
     resumed.load_state(optimizer.state())

@@ -3,8 +3,10 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from mpm_eval.errors import UserError
 from mpm_eval.resources import shipped
@@ -63,21 +65,51 @@ def test_a_stream_counts_its_languages_and_its_broken_pictures(
     assert label(record, "zh") != "zero-shot"
 
 
+@pytest.mark.parametrize(("recipe", "dtype"), [("siglip2_qwen", "float32"), ("viscpm", "bfloat16")])
 def test_a_streamed_run_that_was_stopped_ends_as_one_that_was_not(
-    settings: dict[str, list[str]], tmp_path: Path
+    settings: dict[str, list[str]], tmp_path: Path, recipe: str, dtype: str
 ) -> None:
-    longer = [*settings["siglip2_qwen"], "stream_instruct.steps=5", "save_every_s=0.0"]
+    longer = [
+        *settings[recipe],
+        f"language_model.dtype={dtype}",
+        "stream_instruct.steps=5",
+        "save_every_s=0.0",
+    ]
 
     def stop(stage: str, done: int, *_: float) -> None:
         if (stage, done) == ("instruct", 3):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train("siglip2_qwen", tmp_path / "stopped", longer, stop)
-    stopped = train("siglip2_qwen", tmp_path / "stopped", longer)
-    whole = train("siglip2_qwen", tmp_path / "whole", longer)
+        train(recipe, tmp_path / "stopped", longer, stop)
+    stopped = train(recipe, tmp_path / "stopped", longer)
+    whole = train(recipe, tmp_path / "whole", longer)
     for name in ("model.safetensors", "training.json"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_language_model_opened_in_half_precision_learns_in_float32(
+    settings: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """At the paper's rate, 1e-5, bfloat16 would round every update away."""
+    overrides = [
+        *settings["viscpm"],
+        "language_model.dtype=bfloat16",
+        "stream_instruct.steps=4",
+        "stream_instruct.learning_rate=1e-5",
+        "stream_instruct.warmup_steps=1",
+        "save_every_s=0.0",
+    ]
+    states: dict[int, dict[str, Any]] = {}
+
+    def look(stage: str, done: int, *_: float) -> None:
+        if stage == "instruct" and done in (2, 4):
+            states[done] = load_file(tmp_path / "out" / "work" / "state.safetensors")
+
+    train("viscpm", tmp_path / "out", overrides, look)
+    names = [name for name in states[2] if name.startswith("model|lm.") and "layers" in name]
+    assert {str(states[4][name].dtype) for name in names} == {"torch.float32"}
+    assert all(bool((states[4][name] != states[2][name]).any()) for name in names)
 
 
 def test_too_many_broken_pictures_stop_training(

@@ -1,11 +1,12 @@
-"""Weights in parts on several processes: the losses, weights and states of whole ones."""
+"""Weights and optimizers in parts on two processes: losses, weights and states of whole ones."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,65 +18,149 @@ from safetensors.torch import load_file
 from mpm_eval.errors import UserError
 from tests.training.conftest import PLAIN
 from tests.training.small_recipes import small_recipes
-from training.interface import train
+from training.optimizer import Optimizer
 from training.sharding import check_sharding
 
 pytestmark = pytest.mark.slow  # models are trained
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FSDP = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is missing")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "exact": ("engine.accumulation=2", "engine.mixed_precision=no"),
+    # All that the loop can do, in stages that train the language model and in those that do not.
+    "everything": (
+        "engine.accumulation=3",
+        "engine.mixed_precision=no",
+        "engine.ema=0.5",
+        "engine.gradient_checkpointing=true",
+        "instruct.train_language_model=true",
+        "align.steps=6",
+        "align.learning_rate=0.005",
+        "pretrain.steps=6",
+        "pretrain.validate_every=2",
+        "pretrain.learning_rate=0.005",
+        "pretrain.warmup_steps=2",
+    ),
+    "half": ("engine.mixed_precision=bf16", "language_model.dtype=bfloat16"),
 }
-# All that the loop can do, on a stage that trains the language model as on those that do not.
-ALL = (
-    *PLAIN,
-    "engine.accumulation=3",
-    "engine.ema=0.5",
-    "engine.gradient_checkpointing=true",
-    "instruct.train_language_model=true",
-    "pretrain.steps=5",
-    "pretrain.validate_every=2",
-)
-STEADY = ("engine.accumulation=2", "engine.mixed_precision=no")
-HALF = (*PLAIN, "engine.mixed_precision=bf16", "instruct.train_language_model=true")
-Runs = Sequence[tuple[str, Path, Sequence[str]]]
+# LoRA and a whole language model, tied and untied words, streams, towers; `tiny` learns by Muon.
+STREAMED = [("siglip2_qwen", "exact"), ("viscpm", "exact"), ("viscpm", "half")]
+COMPARED = {
+    "fsdp": [*STREAMED, ("tiny", "everything")],
+    "zero2": [*STREAMED, ("emoji_gemma_instruct", "everything")],
+    "zero1": [("viscpm", "exact")],
+}
+CASES = [
+    pytest.param(kind, *case, marks=[needs_deepspeed] if "zero" in kind else [])
+    for kind, cases in COMPARED.items()
+    for case in cases
+]
 
 
-def launch(runs: Runs, list_of_runs: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    list_of_runs.write_text(json.dumps([[r, str(out), list(o)] for r, out, o in runs]))
+@dataclass
+class Trained:
+    """What one run left."""
+
+    folder: Path
+    losses: list[list[Any]] = field(default_factory=list)  # stage, step, mean of the last losses
+    shares: list[list[float]] = field(
+        default_factory=list
+    )  # by stage: of weights, of the optimizer
+    stopped: int = 0
+
+
+@pytest.fixture(scope="module")
+def runs(
+    lm_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Trained]:
+    """Return all runs by "kind recipe variant", from one launch: it is what takes time."""
+    root = tmp_path_factory.mktemp("sharded")
+    small = small_recipes(root / "small", lm_folder)
+    small["tiny"] = list(PLAIN)
+    small["emoji_gemma_instruct"] += ["align.noise=0.0", "bridge.dropout=0.0"]
+    kinds = [kind for kind in COMPARED if find_spec("deepspeed") or "zero" not in kind]
+    cases = {("whole", *case): None for kind in kinds for case in COMPARED[kind]}
+    listed: list[list[Any]] = []
+    for kind, recipe, variant in [*cases, *((k, *case) for k in kinds for case in COMPARED[k])]:
+        name, settings = f"{kind} {recipe} {variant}", [*small[recipe], *VARIANTS[variant]]
+        listed.append([name, recipe, str(root / name), settings, kind, None])
+    for kind, recipe in (("fsdp", "tiny"), ("zero2", "emoji_gemma_instruct")):
+        name, settings = f"resumed {kind}", [*small[recipe], *VARIANTS["everything"]]
+        settings.append("save_every_s=0.0")
+        for part, stop in ((kind, ["align", 3]), ("whole", ["pretrain", 3]), (kind, None)):
+            if kind in kinds:
+                listed.append([name, recipe, str(root / name), settings, part, stop])
+    return launch(listed, root / "runs.json")
+
+
+def launch(listed: list[Any], path: Path) -> dict[str, Trained]:
+    path.write_text(json.dumps(listed))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    return subprocess.Popen(
-        [*launcher, "-m", "tests.training.sharded_worker", str(list_of_runs)],
+    process = subprocess.run(
+        [*launcher, "-m", "tests.training.sharded_worker", str(path)],
         cwd=REPOSITORY,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
         text=True,
+        timeout=300,
     )
-
-
-def lines(process: subprocess.Popen[str]) -> Iterator[list[Any]]:
-    assert process.stdout is not None
-    yield from (json.loads(line) for line in process.stdout if line[:1] == "[")
-
-
-def trained(runs: Runs, list_of_runs: Path, environment: dict[str, str]) -> list[list[Any]]:
-    process = launch(runs, list_of_runs, environment)
-    found = list(lines(process))
-    assert process.wait(300) == 0, process.stderr.read() if process.stderr else ""
+    faults = [line for line in process.stderr.splitlines() if line.startswith("[rank0]")]
+    assert process.returncode == 0, "\n".join(faults or [process.stderr])
+    found = {name: Trained(Path(out)) for name, _, out, _, _, _ in listed}
+    for line in process.stdout.splitlines():
+        if line[:2] != '["':  # DeepSpeed's own words
+            continue
+        name, what, *values = json.loads(line)
+        if what == "shares":
+            found[name].shares.append(values)
+        elif what == "stopped":
+            found[name].stopped += 1
+        else:
+            found[name].losses.append([what, *values])
     return found
 
 
-def losses_by_run(told: Sequence[list[Any]]) -> list[list[list[Any]]]:
-    found: list[list[list[Any]]] = []
-    for line in told:
-        if line[0] == "recipe":
-            found.append([])
-        elif line[0] != "parts" and "features" not in line[0]:
-            found[-1].append(line)
-    return found
+@pytest.mark.parametrize(("kind", "recipe", "variant"), CASES)
+def test_a_recipe_trains_the_same_in_parts_as_whole(
+    runs: dict[str, Trained], kind: str, recipe: str, variant: str
+) -> None:
+    found, wanted = runs[f"{kind} {recipe} {variant}"], runs[f"whole {recipe} {variant}"]
+    assert [line[:2] for line in found.losses] == [line[:2] for line in wanted.losses]
+    rounding = 0.02 if variant == "half" else 5e-5  # FSDP gathers weights in half precision
+    losses, expected = ([line[2] for line in run.losses] for run in (found, wanted))
+    assert losses == pytest.approx(expected, rel=rounding)
+    if variant == "half":
+        exact = [line[2] for line in runs[f"{kind} {recipe} exact"].losses]
+        assert losses != pytest.approx(exact, rel=1e-6)
+    else:
+        assert_same_weights(found.folder, wanted.folder)
+    assert len(found.shares) == len(wanted.shares) >= 1  # stages with steps
+    for (weights, updated), (all_weights, all_updated) in zip(
+        found.shares, wanted.shares, strict=True
+    ):
+        assert all_weights == all_updated == 1
+        assert weights < 0.52 if kind == "fsdp" else weights == 1
+        assert updated < 0.52
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        ("fsdp", "tiny"),
+        pytest.param("zero2", "emoji_gemma_instruct", marks=needs_deepspeed),
+    ],
+)
+def test_a_run_that_stopped_in_parts_continues_whole_and_the_other_way_round(
+    runs: dict[str, Trained], kind: str, recipe: str
+) -> None:
+    """With averaged and best weights and the state of the optimizers, Muon among them."""
+    found, wanted = runs[f"resumed {kind}"], runs[f"whole {recipe} everything"]
+    assert found.stopped == 2
+    assert len(found.losses) == len(wanted.losses) + 2  # the steps that were not saved yet
+    losses = {(stage, step): loss for stage, step, loss in found.losses}
+    expected = {(stage, step): loss for stage, step, loss in wanted.losses}
+    assert losses == pytest.approx(expected, rel=5e-5)
+    assert_same_weights(found.folder, wanted.folder)
 
 
 def assert_same_weights(found: Path, wanted: Path) -> None:
@@ -85,74 +170,69 @@ def assert_same_weights(found: Path, wanted: Path) -> None:
         torch.testing.assert_close(values[name], value, rtol=2e-3, atol=5e-4, msg=name)
 
 
-def test_every_kind_of_recipe_trains_the_same_in_parts_as_whole(
-    lm_folder: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """LoRA and a whole language model, tied and untied words, streams, towers, Muon."""
-    small = small_recipes(tmp_path / "small", lm_folder)
-    shipped = ("emoji_gemma_instruct", "emoji_gemma_memory", "siglip2_qwen", "viscpm")
-    recipes = [*((name, [*small[name], *STEADY]) for name in shipped), ("tiny", ALL)]
-    kinds = {"whole": {}, "parts": FSDP}
-    told = {
-        kind: trained(
-            [
-                (name, tmp_path / kind / str(number), overrides)
-                for number, (name, overrides) in enumerate([*recipes, ("tiny", HALF)])
-            ],
-            tmp_path / f"{kind}.json",
-            environment,
-        )
-        for kind, environment in kinds.items()
-    }
-    whole, parts = (losses_by_run(told[kind]) for kind in kinds)
-    assert len(whole) == len(parts) == len(recipes) + 1
-    for number, (name, _) in enumerate(recipes):
-        assert [line[:2] for line in parts[number]] == [line[:2] for line in whole[number]]
-        wanted = [line[2] for line in whole[number]]
-        assert [line[2] for line in parts[number]] == pytest.approx(wanted, rel=5e-5), name
-        assert_same_weights(tmp_path / "parts" / str(number), tmp_path / "whole" / str(number))
-    # In half precision the parts are rounded before they are gathered.
-    assert [line[2] for line in parts[-1]] == pytest.approx([line[2] for line in whole[-1]], 0.02)
-    shares = {
-        kind: [line[1] / line[2] for line in told[kind] if line[0] == "parts"] for kind in kinds
-    }
-    assert set(shares["whole"]) == {1.0} and max(shares["parts"]) < 0.52
-    assert len(shares["parts"]) == len(shares["whole"]) > len(recipes)  # one for each stage
-
-
-def test_a_run_that_was_killed_in_parts_continues_whole_and_the_other_way_round(
-    tmp_path: Path, features: Path
-) -> None:
-    """With averaged and best weights and the state of the optimizers, Muon among them."""
-    overrides = [*ALL, "save_every_s=0.0"]
-    out, wanted = tmp_path / "out", train("tiny", tmp_path / "wanted", overrides, features=features)
-
-    def stop(stage: str, done: int, *_: float) -> None:
-        if (stage, done) == ("pretrain", 3):
-            raise KeyboardInterrupt
-
-    process = launch([("tiny", out, overrides)], tmp_path / "runs.json", FSDP)
-    for line in lines(process):
-        if line[:2] == ["align", 2]:
-            process.send_signal(signal.SIGTERM)
-    assert process.wait(120) != 0
-    with pytest.raises(KeyboardInterrupt):
-        train("tiny", out, overrides, stop, features)
-    steps = trained([("tiny", out, overrides)], tmp_path / "runs.json", FSDP)
-    assert next(line for line in steps if line[0] == "pretrain")[1] in (3, 4)
-    assert_same_weights(out, wanted)
-
-
 def accelerator(kind: str, **plugin: Any) -> Any:
-    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(cpu_ram_efficient_loading=True, **plugin))
-    return SimpleNamespace(distributed_type=SimpleNamespace(value=kind), state=state)
+    state = SimpleNamespace(
+        fsdp_plugin=SimpleNamespace(cpu_ram_efficient_loading=True, **plugin),
+        deepspeed_plugin=SimpleNamespace(deepspeed_config=plugin),
+    )
+    return SimpleNamespace(
+        distributed_type=SimpleNamespace(value=kind), state=state, num_processes=4
+    )
 
 
-def test_what_cannot_be_followed_is_refused_and_says_what_to_set() -> None:
-    with pytest.raises(UserError, match="asks for FSDP 1; set fsdp_version: 2"):
-        check_sharding(accelerator("FSDP", fsdp_version=1))
-    with pytest.raises(UserError, match=r"asks for MEGATRON_LM, .* set distributed_type: FSDP"):
-        check_sharding(accelerator("MEGATRON_LM"))
-    follows = accelerator("FSDP", fsdp_version=2)
-    check_sharding(follows)
-    assert follows.state.fsdp_plugin.cpu_ram_efficient_loading is False
+@pytest.mark.parametrize(
+    ("kind", "plugin", "precision", "message"),
+    [
+        ("FSDP", {"fsdp_version": 1}, "no", r"asks for FSDP 1; set fsdp_version: 2"),
+        ("MEGATRON_LM", {}, "no", r"asks for MEGATRON_LM, .* set distributed_type: FSDP"),
+        ("DEEPSPEED", {"zero_optimization": {"stage": 3}}, "no", r"ZeRO 3; .* fsdp_version: 2, or"),
+        (
+            "DEEPSPEED",
+            {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
+            "no",
+            r"offload the optimizer, .* set offload_optimizer_device: none",
+        ),
+        ("DEEPSPEED", {}, "fp16", r"engine\.mixed_precision: with DeepSpeed set bf16 or no"),
+        ("DEEPSPEED", {"optimizer": {"type": "Adam"}}, "no", r"config: optimizer: the recipe"),
+        ("DEEPSPEED", {"fp16": {"enabled": True}}, "no", r"config: fp16: the recipe decides"),
+    ],
+)
+def test_a_config_that_cannot_be_followed_says_what_to_set(
+    kind: str, plugin: dict[str, Any], precision: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        check_sharding(accelerator(kind, **plugin), precision)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_is_completed_with_what_the_recipe_decides() -> None:
+    fsdp = accelerator("FSDP", fsdp_version=2)
+    check_sharding(fsdp, "bf16")
+    assert fsdp.state.fsdp_plugin.cpu_ram_efficient_loading is False
+    config: dict[str, Any] = {
+        "bf16": {"enabled": True},
+        "fp16": {"enabled": "auto"},
+        "gradient_accumulation_steps": 8,
+        "train_micro_batch_size_per_gpu": "auto",
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": "auto", "overlap_comm": True},
+    }
+    deepspeed = accelerator("DEEPSPEED", **config)
+    check_sharding(deepspeed, "bf16")
+    assert deepspeed.state.deepspeed_plugin.deepspeed_config == {
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 1.0,
+        "train_batch_size": 4,
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": 2, "overlap_comm": True},
+    }
+
+
+def test_two_optimizers_are_one_too_many_for_deepspeed() -> None:
+    weights = [(name, torch.nn.Parameter(torch.ones(2, 2))) for name in ("a", "embedding")]
+    optimizer = Optimizer(weights, 0.1, muon=True)
+    deepspeed = accelerator("DEEPSPEED")
+    deepspeed.deepspeed_plugin = SimpleNamespace(zero_stage=2)
+    with pytest.raises(UserError, match=r"takes one optimizer, .* set distributed_type: FSDP"):
+        optimizer.prepare(deepspeed, torch.nn.Identity(), torch.nn.Identity())
