@@ -1,7 +1,7 @@
 """Painters small enough for tests: mpm-tiny reads, or a tiny language model and Stable Diffusion."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 SMALL_PAINT: tuple[str, ...] = (
@@ -67,3 +67,26 @@ def write_captions(folder: Path, count: int = 8) -> Path:
         lines.append(json.dumps({"image": f"{index}.png", "caption": f"number {index}"}))
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
     return folder / "data.jsonl"
+
+
+def small_diffusion(root: Path, lm_folder: Callable[[str], Path]) -> tuple[str, ...]:
+    """Return what makes `sd21_paint` small: tiny parts of the same classes, written to folders."""
+    source = write_captions(root / "captions")
+    return (
+        "threads=1",
+        f"language_model.source={lm_folder('qwen2')}",
+        "language_model.dtype=float32",
+        f"unet.source={write_diffusion(root / 'sd')}",
+        "unet.size=8",
+        *(
+            f"{table}.{key}"
+            for table in ("stream_paint", "stream_refine")
+            for key in ("steps=2", "batch_size=4", "held_out=2", "validate_every=0",
+                        "warmup_steps=1", "learning_rate=0.02", f"data.source={source}")
+        ),
+        "stream_paint.size=4",
+        "engine.mixed_precision=no",
+        "engine.accumulation=2",
+        "engine.ema=0.5",
+        "sampling.steps=2",
+    )  # fmt: skip

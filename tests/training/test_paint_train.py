@@ -16,7 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from mpm_eval.errors import UserError
 from mpm_eval.zero_shot import evidence, label
-from tests.training.paint_parts import SMALL_PAINT, train_painter, write_captions, write_diffusion
+from tests.training.paint_parts import (
+    SMALL_PAINT,
+    small_diffusion,
+    train_painter,
+    write_diffusion,
+)
 from training.interface import load_paint, plan, train
 from training.paint.checkpoint import open_painter
 from training.paint.model import MPMPaint
@@ -47,26 +52,7 @@ def sd_overrides(
     tmp_path_factory: pytest.TempPathFactory, lm_folder: Callable[[str], Path]
 ) -> tuple[str, ...]:
     """What makes `sd21_paint` small: tiny parts of the same classes, written to folders."""
-    root = tmp_path_factory.mktemp("sd")
-    source = write_captions(root / "captions")
-    return (
-        "threads=1",
-        f"language_model.source={lm_folder('qwen2')}",
-        "language_model.dtype=float32",
-        f"unet.source={write_diffusion(root / 'sd')}",
-        "unet.size=8",
-        *(
-            f"{table}.{key}"
-            for table in ("stream_paint", "stream_refine")
-            for key in ("steps=2", "batch_size=4", "held_out=2", "validate_every=0",
-                        "warmup_steps=1", "learning_rate=0.02", f"data.source={source}")
-        ),
-        "stream_paint.size=4",
-        "engine.mixed_precision=no",
-        "engine.accumulation=2",
-        "engine.ema=0.5",
-        "sampling.steps=2",
-    )  # fmt: skip
+    return small_diffusion(tmp_path_factory.mktemp("sd"), lm_folder)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from mpm_eval.errors import UserError
 from tests.training.conftest import PLAIN
+from tests.training.paint_parts import small_diffusion
 from tests.training.small_recipes import small_recipes
 from training.optimizer import Optimizer
 from training.sharding import check_sharding
@@ -43,8 +44,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "half": ("engine.mixed_precision=bf16", "language_model.dtype=bfloat16"),
 }
-# LoRA and a whole language model, tied and untied words, streams, towers; `tiny` learns by Muon.
-STREAMED = [("siglip2_qwen", "exact"), ("viscpm", "exact"), ("viscpm", "half")]
+# LoRA and a whole language model, tied and untied words, towers, a UNet; `tiny` learns by Muon.
+STREAMED = [
+    ("siglip2_qwen", "exact"),
+    ("viscpm", "exact"),
+    ("viscpm", "half"),
+    ("sd21_paint", "exact"),
+]
 COMPARED = {
     "fsdp": [*STREAMED, ("tiny", "everything")],
     "zero2": [*STREAMED, ("emoji_gemma_instruct", "everything")],
@@ -77,6 +83,7 @@ def runs(
     root = tmp_path_factory.mktemp("sharded")
     small = small_recipes(root / "small", lm_folder)
     small["tiny"] = list(PLAIN)
+    small["sd21_paint"] = list(small_diffusion(root / "sd", lm_folder))
     small["emoji_gemma_instruct"] += ["align.noise=0.0", "bridge.dropout=0.0"]
     kinds = [kind for kind in COMPARED if find_spec("deepspeed") or "zero" not in kind]
     cases = {("whole", *case): None for kind in kinds for case in COMPARED[kind]}

@@ -129,7 +129,9 @@ def test_pretrain_changes_the_bridge_alone(tmp_path: Path) -> None:
     state = State(tmp_path / "state.safetensors", recipe.sha256, architecture(recipe))
     accelerator = open_accelerator(recipe.engine, tmp_path)
     progress = Progress(recipe.sha256, stage=1)
-    run = Run(context, accelerator, state, progress, Copies(), {}, lambda *_: None)
+    run = Run(
+        context, accelerator, state, progress, Copies(), {}, lambda *_: None, lambda: context.model
+    )
     run_stage(open_stage("pretrain", context), run)
     changed = {
         name.partition(".")[0]
