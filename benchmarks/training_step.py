@@ -88,7 +88,16 @@ def run_ours(arguments: argparse.Namespace, mode: str) -> dict[str, Any]:
     stage = open_stage("pretrain", context)
     accelerator = open_accelerator(context.recipe.engine, ".")
     progress = Progress(context.recipe.sha256)
-    run = Run(context, accelerator, None, progress, Copies(), {}, lambda *_: None)  # type: ignore[arg-type]
+    run = Run(
+        context,
+        accelerator,
+        None,  # type: ignore[arg-type]
+        progress,
+        Copies(),
+        {},
+        lambda *_: None,
+        lambda: model,
+    )
     trainer = _Trainer(stage, run)
     model.train()
     losses, times = [], []

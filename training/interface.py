@@ -1,7 +1,7 @@
 """The one door between the harness and the trainer: train a recipe, load a checkpoint."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from training.paint.plan import plan_painter
 from training.paint.recipe import PaintRecipe, build_recipe, is_paint
 from training.paint.run import train_painter
 from training.plan import Plan, plan_of
+from training.provenance import Provenance
 from training.recipe import Recipe, StreamStageConfig, load_recipe, read_recipe
 from training.stage_cache import RecipePlan, StageCache
 from training.stages import open_stage
@@ -78,7 +79,7 @@ def train(
     work = open_work(out)
     torch.set_num_threads(recipe.threads)
     accelerator = open_accelerator(recipe.engine, out / "logs")
-    context, opened = _context(recipe)
+    context, backbones = _context(recipe)
 
     def reopen() -> ChatModel:
         return _open(recipe, context.model.tokenizer.tokenizer).model.to(accelerator.device)
@@ -94,7 +95,7 @@ def train(
     run = Run(context, accelerator, state, progress, copies, optimizer_state, report, reopen)
     _train_stages(run, features or work, cache)
     if accelerator.is_main_process:
-        _finish(out, run, opened)
+        _finish(out, run, backbones)
     accelerator.wait_for_everyone()
     for tracker in accelerator.trackers:
         tracker.finish()
@@ -155,13 +156,14 @@ def plan(recipe_name: str, overrides: Sequence[str] = ()) -> Plan:
     return plan_of(context)
 
 
-def _context(recipe: Recipe, weights: bool = True) -> tuple[Context, Opened]:
+def _context(recipe: Recipe, weights: bool = True) -> tuple[Context, Mapping[str, Provenance]]:
+    """Return (what the stages share, where the pretrained parts came from)."""
     corpus = EmojiCorpus(emoji_data(), recipe)
     tokenizer = None
     if isinstance(recipe.language_model, LanguageModelConfig):
         tokenizer = train_tokenizer(corpus.texts(), recipe.language_model.vocab_size)
     opened = _open(recipe, tokenizer, weights)
-    return Context(recipe, opened.model, corpus), opened
+    return Context(recipe, opened.model, corpus), opened.backbones
 
 
 def _open(recipe: Recipe, tokenizer: Tokenizer | None, weights: bool = True) -> Opened:
@@ -207,7 +209,7 @@ def _add_features(context: Context, folder: Path, report: Report) -> None:
     )[0]
 
 
-def _finish(out: Path, run: Run, opened: Opened) -> None:
+def _finish(out: Path, run: Run, backbones: Mapping[str, Provenance]) -> None:
     recipe, model = run.context.recipe, run.context.model
     alignment, layer = measure_alignment(model, run.context.corpus)
     record = TrainingRecord(
@@ -219,7 +221,7 @@ def _finish(out: Path, run: Run, opened: Opened) -> None:
         alignment_layer=layer,
     )
     settings = {"recipe": recipe, "recipe_sha256": recipe.sha256}
-    save_checkpoint(out, model, run.state.parts, opened.backbones, settings, record)
+    save_checkpoint(out, model, run.state.parts, backbones, settings, record)
     shutil.rmtree(out / "work")
 
 

@@ -36,6 +36,11 @@ class Optimizer:
         self._zero = False
         self._parts: list[tuple[Any, float]] = []
         if matrices:
+            if not hasattr(torch.optim, "Muon"):
+                raise UserError(
+                    "a new language model learns by torch.optim.Muon, which torch "
+                    f"{torch.__version__} lacks: install torch 2.9 or later"
+                )
             inner = torch.optim.Muon(list(matrices.values()), lr=learning_rate, weight_decay=0.01)
             self._parts.append((inner, learning_rate * _MUON_FACTOR))
         if others:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,9 +77,8 @@ def blocks_of(model: nn.Module) -> list[str]:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a tensor, in memory where it was in parts; every process has to call it."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    gather: Any = getattr(tensor, "full_tensor", None)  # of a DTensor, a class of newer torch
+    return tensor if gather is None else gather().cpu()
 
 
 def whole_values(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
@@ -94,19 +93,17 @@ def whole_values(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]
 
 def cut(value: Tensor, like: Tensor) -> Tensor:
     """Return this process's part of a whole value, on the device and in the parts of another."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    value = value.to(like.device)
-    if not isinstance(like, DTensor):
+    value, other = value.to(like.device), cast(Any, like)
+    if not hasattr(other, "full_tensor"):
         return value
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, other.device_mesh, other.placements, src_data_rank=None)
 
 
 def reshard(module: nn.Module) -> None:
     """Forget gathered weights: after a forward pass without a backward one they would stay, and
     later changes of the parts would not be seen."""
-    from torch.distributed.fsdp import FSDPModule
-
-    for child in module.modules():
-        if isinstance(child, FSDPModule):
+    for child in cast(Any, module.modules()):
+        if hasattr(child, "reshard"):  # a module of FSDP 2
             child.reshard()

@@ -487,6 +487,14 @@ def test_a_step_with_gradients_that_are_no_numbers_changes_nothing(tmp_path: Pat
     assert not torch.isfinite(norm) and parameter.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_an_older_torch_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon")
+    matrix = torch.nn.Parameter(torch.ones(2, 2))
+    Optimizer([("x", matrix)], 0.1, muon=False)
+    with pytest.raises(UserError, match=r"learns by torch\.optim\.Muon, .* install torch 2\.9"):
+        Optimizer([("x", matrix)], 0.1, muon=True)
+
+
 def test_gradients_are_clipped_to_norm_one(tmp_path: Path) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([30.0, 40.0])
