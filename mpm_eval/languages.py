@@ -1,5 +1,7 @@
 """The languages the project knows, their own names, and the named groups."""
 
+from collections.abc import Collection
+
 from mpm_eval.errors import UserError, unknown
 
 PIVOT = "en"
@@ -60,17 +62,24 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 
-def parse_languages(text: str) -> tuple[str, ...]:
+def parse_languages(text: str, known: Collection[str] | None = None) -> tuple[str, ...]:
     """Return the language tags in `text` ("zh,de" or group names), in order, each once.
 
-    Raises UserError for an unknown tag or an empty list.
+    A group stands for those of its languages that are `known`; a tag for itself, known or not.
+    Raises UserError for an unknown tag, an empty list, and a group without a known language.
     """
     tags: list[str] = []
     for part in (p.strip() for p in text.split(",")):
         if not part:
             continue
         if part in GROUPS:
-            tags.extend(GROUPS[part])
+            found = [tag for tag in GROUPS[part] if known is None or tag in known]
+            if not found:
+                raise UserError(
+                    f"--languages: no task has a language of '{part}'; they have "
+                    f"{', '.join(sorted(known or ()))}"
+                )
+            tags.extend(found)
         elif part in LANGUAGES:
             tags.append(part)
         else:

@@ -68,6 +68,7 @@ def test_reading_results_imports_nothing_heavy(arguments: tuple[str | Path, ...]
         (("run", "--task", "transfer_de", "--model", "echo:rong"), "unknown rule 'rong'"),
         (("run", "--task", "transfer_de", "--model", "echo", "--languages", "xx"), "unknown language 'xx'"),
         (("run", "--task", "transfer_de", "--model", "echo", "--languages", "zh"), "task 'transfer_de': unknown language 'zh'"),
+        (("run", "--task", "transfer_de", "--model", "echo", "--languages", "zh,core"), "task 'transfer_de': unknown language 'zh'"),
         (("run", "--task", "transfer_de", "--model", "echo", "--limit", "0"), "--limit: must be at least 1"),
         (("run", "--task", "none.toml", "--model", "echo"), "none.toml: no such file"),
         (("score",), "give either a run folder or --predictions"),
@@ -166,6 +167,15 @@ def test_the_last_line_is_the_run_folder_and_json_is_nothing_but_json(
     again = mpm_eval("run", "--task", task, "--model", "echo:half", "--json")
     (result,) = json.loads(again.stdout)
     assert result["task"]["name"] == "small" and result["num_samples"] == 24
+
+
+@pytest.mark.slow
+def test_a_group_of_languages_means_those_that_the_task_has(mpm_eval: Command) -> None:
+    done = mpm_eval("run", "--task", "transfer_de", "--model", "echo", "--limit", "2",
+                    "--languages", "core", "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)
+    assert {score["language"] for score in result["scores"]} == {"en", "de"}
 
 
 @pytest.mark.slow

@@ -36,8 +36,8 @@ def doctor(
     from mpm_eval.strict import to_jsonable
     from mpm_eval.tasks import expand
 
-    wanted = languages_of(languages)
     tasks = expand(task or ["transfer_zh", "transfer_caption"])
+    wanted = languages_of(languages, tasks)
     backend = open_model(model)
     if task is None:
         tasks = [found for found in tasks if found.kind in backend.capabilities] or tasks[:1]

@@ -58,7 +58,7 @@ def run(
             tasks,
             backend,
             model_spec=model,
-            languages=languages_of(languages),
+            languages=languages_of(languages, tasks),
             limit=limit,
             out=out,
             seed=seed,
@@ -113,7 +113,7 @@ def score(
         raise UserError("--predictions: say which task they answer with --task")
     found = load_task(task)
     folder = score_predictions(
-        found, predictions, name or predictions.stem, out, languages_of(languages)
+        found, predictions, name or predictions.stem, out, languages_of(languages, [found])
     )
     print_results(score_run(folder, [found.name]), folder, as_json)
 

@@ -1,10 +1,14 @@
 """Options and output that several commands share."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from mpm_eval.schema import Task
 
 Tasks = Annotated[
     list[str] | None,
@@ -23,11 +27,15 @@ ImagesPerPrompt = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 
-def languages_of(text: str | None) -> tuple[str, ...] | None:
-    """Return the tags in the text of --languages; None where it is not given."""
+def languages_of(text: str | None, tasks: Sequence["Task"] = ()) -> tuple[str, ...] | None:
+    """Return the tags in the text of --languages, of groups those that the tasks have; None where
+    it is not given."""
     from mpm_eval.languages import parse_languages
 
-    return parse_languages(text) if text is not None else None
+    if text is None:
+        return None
+    known = {tag for task in tasks for tag in task.languages}
+    return parse_languages(text, known if tasks else None)
 
 
 def print_json(content: Any) -> None:
