@@ -81,8 +81,10 @@ def train(
     accelerator = open_accelerator(recipe.engine, out / "logs")
     context, backbones = _context(recipe)
 
+    tokenizer = context.model.tokenizer.tokenizer
+
     def reopen() -> ChatModel:
-        return _open(recipe, context.model.tokenizer.tokenizer).model.to(accelerator.device)
+        return _open(recipe, tokenizer).model.to(accelerator.device)
 
     context.model.to(accelerator.device)
     context.process = accelerator.process_index, accelerator.num_processes
@@ -93,6 +95,7 @@ def train(
             cache.restore(state.path)
     progress, optimizer_state, copies = state.load(context.model)
     run = Run(context, accelerator, state, progress, copies, optimizer_state, report, reopen)
+    del copies, optimizer_state  # the run lets go of them after a stage
     _train_stages(run, features or work, cache)
     if accelerator.is_main_process:
         _finish(out, run, backbones)

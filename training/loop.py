@@ -5,10 +5,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mpm_eval.errors import UserError
 from training.chat_model import ChatModel
 from training.optimizer import Optimizer, rate
+from training.provenance import one_line
 from training.recipe import EngineConfig
 from training.sharding import (
     autocast,
@@ -24,6 +26,7 @@ from training.sharding import (
     check_sharding,
     cut,
     is_sharded,
+    keep_whole,
     no_sync,
     reshard,
 )
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 # stage, steps done, steps in all, mean loss of the last steps, examples per second
 Report = Callable[[str, int, int, float, float], None]
+_Context = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass
@@ -55,16 +59,17 @@ class Run:
 class _Step(nn.Module):
     """A stage as a module whose forward pass is the loss: what DDP and FSDP wrap.
 
-    Validation is a forward pass too, for outside of one there are no whole weights.
+    Validation of sharded weights is a forward pass too, for outside of one they are not whole.
     """
 
-    def __init__(self, model: ChatModel, stage: Stage):
+    def __init__(self, model: ChatModel, stage: Stage, autocast: _Context):
         super().__init__()
-        self.model, self._stage = model, stage
+        self.model, self._stage, self._autocast = model, stage, autocast
         self._no_split_modules = blocks_of(model)
 
     def forward(self, batch: tuple[Sequence[Example], Sequence[Example]] | None) -> Tensor | float:
-        return self._stage.validation_loss() if batch is None else self._stage.loss(*batch)
+        with self._autocast():  # in here, for DeepSpeed turns off the one around it
+            return self._stage.validation_loss() if batch is None else self._stage.loss(*batch)
 
 
 def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
@@ -90,8 +95,10 @@ def open_accelerator(engine: EngineConfig, folder: Any) -> "Accelerator":
             log_with=engine.tracker or None,
             project_dir=str(folder),
         )
-    except ValueError as error:
-        raise UserError(f"engine.mixed_precision: {error}") from None
+    except (ValueError, ImportError) as error:
+        asked = "mixed precision" in str(error)
+        where = "engine.mixed_precision" if asked else "accelerate's config"
+        raise UserError(f"{where}: {one_line(error)}") from None
     check_sharding(accelerator, engine.mixed_precision)
     if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Each process would train the whole batch by itself and write the same files.
@@ -110,10 +117,12 @@ def run_stage(stage: Stage, run: Run) -> None:
     The result does not depend on where the run was interrupted: batch, dropout and noise of a step
     are functions of seed, stage and step.
     """
+    _end(stage, run, _train(stage, run) if stage.config.steps else stage.validation_loss())
+
+
+def _train(stage: Stage, run: Run) -> float:
+    """Take the steps that are left and return the validation loss of the weights that are kept."""
     context, progress = run.context, run.progress
-    if stage.config.steps == 0:
-        _end(stage, run, stage.validation_loss())
-        return
     trainer = _Trainer(stage, run)
     context.model.train()
     saved = began = time.monotonic()
@@ -130,7 +139,7 @@ def run_stage(stage: Stage, run: Run) -> None:
         if trainer.agreed(time.monotonic() - saved > context.recipe.save_every_s):
             trainer.save()
             saved = time.monotonic()
-    _end(stage, run, trainer.finish())
+    return trainer.finish()
 
 
 def _end(stage: Stage, run: Run, validation: float) -> None:
@@ -142,10 +151,14 @@ def _end(stage: Stage, run: Run, validation: float) -> None:
     run.copies, run.optimizer_state = Copies(), {}
     run.state.save(context.model, progress, write=run.accelerator.is_main_process)
     run.accelerator.wait_for_everyone()
-    if is_sharded(run.accelerator):
+    if is_sharded(run.accelerator):  # the old model goes before the new one comes
+        context.model = cast(Any, None)
         run.accelerator.free_memory()
         context.model = run.reopen()
         run.state.load(context.model)
+        context.model.eval()
+    else:
+        run.accelerator.free_memory()
 
 
 class _Trainer:
@@ -153,6 +166,7 @@ class _Trainer:
 
     def __init__(self, stage: Stage, run: Run):
         self.stage, self.run, self.model = stage, run, run.context.model
+        self.sharded = is_sharded(run.accelerator)
         if stage.config.batch_size < run.context.process[1]:
             raise UserError(
                 f"{stage.name}.batch_size: {stage.config.batch_size} examples cannot be divided "
@@ -166,13 +180,14 @@ class _Trainer:
             parameter.data = parameter.data.float()
         if any(name.startswith("lm.") for name, _ in parameters):
             self.model.lm.unsettle()
-        else:
+        elif not self.sharded:  # settling keeps whole weights aside
             self.model.lm.settle()
         self.optimizer = Optimizer(parameters, stage.config.learning_rate, stage.muon)
         self._resume_stage()
-        self.module, self.learned = self.optimizer.prepare(
-            run.accelerator, _Step(self.model, stage), self.model
-        )
+        keep_whole(run.accelerator, getattr(self.model, "never_sharded", ()))
+        precision = run.context.recipe.engine.mixed_precision
+        step = _Step(self.model, stage, partial(autocast, run.accelerator, precision))
+        self.module, self.learned = self.optimizer.prepare(run.accelerator, step, self.model)
         self.optimizer.load_state(run.optimizer_state)
         copies = run.copies  # a state is read into memory
         copies.average = {name: cut(v, self.learned[name]) for name, v in copies.average.items()}
@@ -208,7 +223,7 @@ class _Trainer:
         try:
             for part in parts:
                 last = part is parts[-1]
-                with no_sync(accelerator, self.module, last), self._autocast():
+                with no_sync(accelerator, self.module, last):
                     loss = self.module((part, whole))
                 # DDP averages gradients over processes, and the parts' losses are to add up.
                 backward(accelerator, loss * world, last)
@@ -228,9 +243,6 @@ class _Trainer:
             accelerator.log({f"{stage.name}/loss": value}, step=step)
         return value
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.run.accelerator, self.run.context.recipe.engine.mixed_precision)
-
     def _values(self) -> dict[str, Tensor]:
         return {name: p.detach().float().clone() for name, p in self.learned.items()}
 
@@ -244,26 +256,37 @@ class _Trainer:
         for name, value in values.items():
             self.learned[name].copy_(value)
 
-    def validate(self) -> float:
+    def validate(self, final: bool = False) -> float:
         """Return the validation loss of the averaged weights if there are any, else of the last
-        ones; the best so far are kept."""
+        ones. The best so far are kept; `final` leaves them in the model."""
         progress, copies = self.run.progress, self.run.copies
-        last = self._values()
+        last = self._values() if copies.average else {}
         self._set(copies.average)
         self.model.eval()
-        sharded = is_sharded(self.run.accelerator)  # and then gathered in the run's precision
-        with torch.no_grad(), self._autocast() if sharded else nullcontext():
-            loss = float(self.module(None))
-        reshard(self.module)
+        loss = self._validation_loss()
         if not math.isfinite(loss):
             raise UserError(
                 f"{self.stage.name}: validation loss {loss} after {progress.step} steps; lower "
                 f"{self.stage.name}.learning_rate and start again"
             )
-        if progress.best is None or loss < progress.best:
-            progress.best, copies.best = loss, self._values()
-        self._set(last)
-        self.model.train()
+        best = progress.best is None or loss < progress.best
+        if best:
+            progress.best = loss
+        if best and not final:
+            copies.best = self._values()
+        if final:
+            self._set({} if best else copies.best)
+        else:
+            self._set(last)
+            self.model.train()
+        return loss
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        if not self.sharded:
+            return self.stage.validation_loss()
+        loss = float(self.module(None))
+        reshard(self.module)
         return loss
 
     def agreed(self, due: bool) -> bool:
@@ -284,8 +307,7 @@ class _Trainer:
 
     def finish(self) -> float:
         """Leave the weights that are to be kept in the model and return their validation loss."""
-        self.validate()
-        self._set(self.run.copies.best)
+        self.validate(final=True)
         assert self.run.progress.best is not None
         return self.run.progress.best
 

@@ -84,7 +84,8 @@ class Optimizer:
         A norm that is not finite changes nothing, but DeepSpeed has taken its step by now.
         """
         if is_deepspeed(accelerator):
-            return torch.tensor(accelerator.deepspeed_engine_wrapped.get_global_grad_norm())
+            norm = torch.tensor(accelerator.deepspeed_engine_wrapped.get_global_grad_norm())
+            return norm if norm >= 0 else norm.new_tensor(float("inf"))  # -1: not finite
         accelerator.unscale_gradients()
         norm = whole(nn.utils.clip_grad_norm_(self._named.values(), clip))
         if bool(torch.isfinite(norm)) or accelerator.scaler is not None:
@@ -92,11 +93,13 @@ class Optimizer:
                 optimizer.step()
         return norm
 
-    def state(self) -> dict[str, Tensor]:
-        """Return all state tensors by "parameter name|state name", in parts where parameters are;
-        with ZeRO every process has to call it."""
+    def state(self, keep: bool = True) -> dict[str, Tensor]:
+        """Return all state tensors by "parameter name|state name", in parts where parameters are.
+
+        With ZeRO they are whole, and every process has to call this, all but one without `keep`.
+        """
         if self._zero:
-            return zero.optimizer_state(self._parts[0][0].optimizer, self._named)
+            return zero.optimizer_state(self._parts[0][0].optimizer, self._named, keep)
         tensors: dict[str, Tensor] = {}
         for name, parameter in self._named.items():
             for optimizer, _ in self._parts:

@@ -1,11 +1,13 @@
 """What lies in parts on several devices (FSDP, ZeRO): whole values from parts, and parts again."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from mpm_eval.errors import UserError
 from training import zero
@@ -21,11 +23,7 @@ def check_sharding(accelerator: "Accelerator", precision: str) -> None:
     """
     kind = accelerator.distributed_type.value
     if kind == "FSDP":
-        plugin = accelerator.state.fsdp_plugin
-        if plugin.fsdp_version != 2:
-            raise UserError("accelerate's config asks for FSDP 1; set fsdp_version: 2")
-        # Every process reads the weights itself, and from rank 0 tied ones would come untied.
-        plugin.cpu_ram_efficient_loading = False
+        _follow_fsdp(accelerator.state.fsdp_plugin, precision)
     elif kind == "DEEPSPEED":
         config = accelerator.state.deepspeed_plugin.deepspeed_config
         zero.follow(config, accelerator.num_processes, precision)
@@ -36,6 +34,29 @@ def check_sharding(accelerator: "Accelerator", precision: str) -> None:
         )
 
 
+def _follow_fsdp(plugin: Any, precision: str) -> None:
+    if plugin.fsdp_version != 2:
+        raise UserError("accelerate's config asks for FSDP 1; set fsdp_version: 2")
+    if TorchVersion(torch.__version__) < "2.9":  # older ones cannot mix precisions in one part
+        raise UserError(f"FSDP here needs torch 2.9 or later; this is {torch.__version__}")
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+    from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+        raise UserError("accelerate's config has FSDP offload: set fsdp_offload_params: false")
+    # Every process reads the weights itself, and from rank 0 tied ones would come untied.
+    # transformers looks at the environment.
+    plugin.cpu_ram_efficient_loading = False
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    plugin.auto_wrap_policy = transformer_auto_wrap_policy
+    plugin.transformer_cls_names_to_wrap = None
+    plugin.activation_checkpointing = False
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    if half is not None:  # gradients are added up in float32, as everywhere
+        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+        plugin.mixed_precision_policy = policy
+
+
 def is_sharded(accelerator: "Accelerator") -> bool:
     """Return whether wrapping a model changes it for good."""
     return accelerator.distributed_type.value in ("FSDP", "DEEPSPEED")
@@ -44,6 +65,12 @@ def is_sharded(accelerator: "Accelerator") -> bool:
 def is_deepspeed(accelerator: "Accelerator") -> bool:
     """Return whether DeepSpeed takes the steps of the optimizer, each in a backward pass."""
     return bool(accelerator.distributed_type.value == "DEEPSPEED")
+
+
+def keep_whole(accelerator: "Accelerator", modules: Sequence[nn.Module]) -> None:
+    """Have FSDP leave parts of the next model alone: those that processes run unequally often."""
+    if accelerator.distributed_type.value == "FSDP":
+        accelerator.state.fsdp_plugin.ignored_modules = list(modules)
 
 
 def autocast(accelerator: "Accelerator", precision: str) -> AbstractContextManager[Any]:
@@ -64,9 +91,9 @@ def backward(accelerator: "Accelerator", loss: Tensor, last: bool) -> None:
 def no_sync(
     accelerator: "Accelerator", module: nn.Module, last: bool
 ) -> AbstractContextManager[Any]:
-    """Return the context of a micro-batch: gradients are exchanged once per step, after the last
-    (with ZeRO 2 after each, where they are to lie)."""
-    return nullcontext() if last or is_deepspeed(accelerator) else accelerator.no_sync(module)
+    """Return the context of a micro-batch: gradients are exchanged once per step, after the last;
+    those that are to lie in parts after each, for they would be whole until then."""
+    return nullcontext() if last or is_sharded(accelerator) else accelerator.no_sync(module)
 
 
 def blocks_of(model: nn.Module) -> list[str]:

@@ -83,7 +83,7 @@ class State:
         """
         groups: dict[str, dict[str, Tensor]] = {"model": self.kept(model)}
         if optimizer is not None:
-            groups["optimizer"] = optimizer.state()
+            groups["optimizer"] = optimizer.state(keep=write)
         if copies is not None:
             groups |= {"average": copies.average, "best": copies.best}
         named = {f"{group}|{name}": v for group, own in groups.items() for name, v in own.items()}

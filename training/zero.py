@@ -16,10 +16,10 @@ def follow(config: dict[str, Any], num_processes: int, precision: str) -> None:
     autocast. Raises UserError for what the trainer cannot follow.
     """
     zero = config.get("zero_optimization", {})
-    if zero.get("stage", 0) > 2:
+    if zero.get("stage") not in (1, 2):
         raise UserError(
-            "accelerate's config asks for DeepSpeed's ZeRO 3; to spread weights over devices set "
-            "distributed_type: FSDP and fsdp_version: 2, or set zero_stage: 2"
+            f"accelerate's config asks for DeepSpeed's ZeRO {zero.get('stage')}; set zero_stage: 2 "
+            "or 1, or, to spread weights over devices, distributed_type: FSDP and fsdp_version: 2"
         )
     if zero.get("offload_optimizer", {}).get("device", "none") != "none":
         raise UserError(
@@ -44,9 +44,13 @@ def follow(config: dict[str, Any], num_processes: int, precision: str) -> None:
     }
 
 
-def optimizer_state(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return the whole state by "parameter name|state name", as the optimizer alone would have it;
-    every process has to call it."""
+def optimizer_state(
+    optimizer: Any, named: Mapping[str, nn.Parameter], keep: bool
+) -> dict[str, Tensor]:
+    """Return the whole state by "parameter name|state name", as the optimizer alone would have it.
+
+    Every process has to call it; without `keep` it only gives its parts, and the result is empty.
+    """
     from deepspeed.utils import lazy_init_hp_params_optimizer_state, safe_get_full_optimizer_state
 
     names = {id(parameter): name for name, parameter in named.items()}
@@ -58,7 +62,8 @@ def optimizer_state(optimizer: Any, named: Mapping[str, nn.Parameter]) -> dict[s
         for key, value in state.items():
             for parameter in parameters:
                 whole = safe_get_full_optimizer_state(parameter, key) if value.dim() else value
-                found[f"{names[id(parameter)]}|{key}"] = whole.detach().cpu().clone()
+                if keep:
+                    found[f"{names[id(parameter)]}|{key}"] = whole.detach().cpu().clone()
     return found
 
 

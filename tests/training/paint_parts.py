@@ -64,7 +64,8 @@ def write_captions(folder: Path, count: int = 8) -> Path:
     for index in range(count):
         pixels = rng.integers(0, 256, (20, 16 + index, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
-        lines.append(json.dumps({"image": f"{index}.png", "caption": f"number {index}"}))
+        caption = f"number {index}" + " or so" * (index % 3)  # of unequal lengths
+        lines.append(json.dumps({"image": f"{index}.png", "caption": caption}))
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
     return folder / "data.jsonl"
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import DistributedType
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
@@ -17,18 +18,19 @@ from torch.distributed.tensor import DTensor
 
 from training.interface import train
 from training.optimizer import Optimizer
+from training.pretrained_lm import PretrainedLM
 
 KINDS: dict[str, dict[str, str]] = {
     "whole": {},
     "fsdp": {
         "ACCELERATE_USE_FSDP": "true",
         "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",  # as `accelerate launch --use_fsdp` sets it
     },
     "zero1": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"},
     "zero2": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
 }
-_open, _prepare = AcceleratorState.__init__, Optimizer.prepare
+_open, _prepare, _hidden = AcceleratorState.__init__, Optimizer.prepare, PretrainedLM.hidden
 
 
 def open_sharded(self: AcceleratorState, *args: Any, **named: Any) -> None:
@@ -87,7 +89,15 @@ def run(name: str, recipe: str, out: str, overrides: list[str], kind: str, stop:
         if [stage, done] == stop:
             raise KeyboardInterrupt
 
+    precisions: set[bool] = set()
+
+    def hidden(self: PretrainedLM, *arguments: Any) -> Any:
+        if torch.is_grad_enabled():
+            precisions.add(torch.is_autocast_enabled("cpu"))
+        return _hidden(self, *arguments)
+
     Optimizer.prepare = prepare  # type: ignore[method-assign]
+    PretrainedLM.hidden = hidden  # type: ignore[method-assign]
     for key in {key for settings in KINDS.values() for key in settings}:
         os.environ.pop(key, None)
     os.environ.update(KINDS[kind])
@@ -97,6 +107,7 @@ def run(name: str, recipe: str, out: str, overrides: list[str], kind: str, stop:
         train(recipe, Path(out), overrides, told)
     except KeyboardInterrupt:
         tell(name, "stopped")
+    tell(name, "autocast", sorted(precisions))
 
 
 def main(runs: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from mpm_eval.errors import UserError
 from tests.training.paint_parts import SMALL_PAINT
 from training.paint.canvas import Patches, open_canvas
-from training.paint.checkpoint import OpenedPainter, open_painter
+from training.paint.checkpoint import open_painter
 from training.paint.condition import (
     Bridge,
     Condition,
@@ -43,19 +43,13 @@ def recipe_of(*overrides: str) -> PaintRecipe:
 
 
 @pytest.fixture(scope="module")
-def opened() -> OpenedPainter:
+def painter() -> MPMPaint:
     """An untrained painter whose UNet says something: its last layer starts away from nothing."""
-    found = open_painter(recipe_of())
+    model, _ = open_painter(recipe_of())
     torch.manual_seed(3)
-    for parameter in found.model.unet.parameters():
+    for parameter in model.unet.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
-    found.model.eval()
-    return found
-
-
-@pytest.fixture(scope="module")
-def painter(opened: OpenedPainter) -> MPMPaint:
-    return opened.model
+    return model.eval()
 
 
 def padded(condition: Condition, more: int) -> Condition:
@@ -203,7 +197,7 @@ def test_guidance_1_paints_what_the_prompt_alone_does(painter: MPMPaint) -> None
 def test_the_target_is_noise_or_velocity(prediction: str) -> None:
     from diffusers import DDPMScheduler
 
-    model = open_painter(recipe_of(f"unet.prediction={prediction}")).model
+    model = open_painter(recipe_of(f"unet.prediction={prediction}"))[0]
     z, noise = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     time_B = torch.tensor([10, 900])
     found = model.target(z, noise, time_B)
@@ -323,8 +317,8 @@ def test_a_prompt_is_cut_at_its_limit(painter: MPMPaint) -> None:
     assert len(Reader(painter.lm, painter.tokenizer, config).states([words])[0]) == 4 + after
 
 
-def test_states_of_captions_are_read_once(opened: OpenedPainter, tmp_path: Path) -> None:
-    reader, sha256 = opened.model.reader, opened.lm.sha256
+def test_states_of_captions_are_read_once(painter: MPMPaint, tmp_path: Path) -> None:
+    reader, sha256 = painter.reader, "a model"
     first = caption_states(reader, ["dog", "red apple", "dog"], sha256, tmp_path / "c.safetensors")
 
     class Never(Reader):

@@ -61,7 +61,7 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory, sd_overrides: tuple[str,
 
 
 def test_what_paints_changes_and_the_language_model_does_not(painter_folder: Path) -> None:
-    before = open_painter(build_recipe(*read_recipe("tiny_paint", SMALL_PAINT))).model.state_dict()
+    before = open_painter(build_recipe(*read_recipe("tiny_paint", SMALL_PAINT)))[0].state_dict()
     changed = {
         name.partition(".")[0]
         for name, value in weights(painter_folder).items()
@@ -81,7 +81,7 @@ def test_stage_paint_leaves_the_sketch_as_it_is(painter_folder: Path, tmp_path: 
 
 def test_a_painter_without_a_sketch_is_the_paper_s(tmp_path: Path) -> None:
     recipe = build_recipe(*read_recipe("tiny_paint", [*SMALL_PAINT, "unet.sketch=false"]))
-    model = open_painter(recipe).model
+    model = open_painter(recipe)[0]
     assert model.sketch is None
     (picture,) = model.eval().paint(["dog"], ["en"], [0])
     assert picture is not None and picture.size == (8, 8)
@@ -167,7 +167,7 @@ def test_of_stable_diffusion_only_attention_to_the_condition_learns(
     sd_overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = build_recipe(*read_recipe("sd21_paint", sd_overrides))
-    before = {name: v.clone() for name, v in open_painter(recipe).model.state_dict().items()}
+    before = {name: v.clone() for name, v in open_painter(recipe)[0].state_dict().items()}
     trained: list[MPMPaint] = []
 
     def save(folder: Path, model: MPMPaint, *_: object) -> None:
@@ -273,7 +273,7 @@ def test_a_dry_run_counts_what_learns_without_loading_weights(
     sd_overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = build_recipe(*read_recipe("sd21_paint", sd_overrides))
-    model = open_painter(recipe).model
+    model = open_painter(recipe)[0]
     attention = sum(p.numel() for name, p in model.unet.named_parameters() if ".attn2." in name)
     bridge = sum(p.numel() for p in model.bridge.parameters())
 

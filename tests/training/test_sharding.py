@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.fsdp import CPUOffloadPolicy
+from torch.torch_version import TorchVersion
 
 from mpm_eval.errors import UserError
 from tests.training.conftest import PLAIN
@@ -72,6 +74,7 @@ class Trained:
     shares: list[list[float]] = field(
         default_factory=list
     )  # by stage: of weights, of the optimizer
+    autocast: list[bool] = field(default_factory=list)  # of what its language model computed
     stopped: int = 0
 
 
@@ -83,7 +86,9 @@ def runs(
     root = tmp_path_factory.mktemp("sharded")
     small = small_recipes(root / "small", lm_folder)
     small["tiny"] = list(PLAIN)
-    small["sd21_paint"] = list(small_diffusion(root / "sd", lm_folder))
+    # Two captions in a micro-batch: of one length or of two, which are read one after the other.
+    more = ["stream_paint.batch_size=8", "stream_refine.batch_size=8"]
+    small["sd21_paint"] = [*small_diffusion(root / "sd", lm_folder), *more]
     small["emoji_gemma_instruct"] += ["align.noise=0.0", "bridge.dropout=0.0"]
     kinds = [kind for kind in COMPARED if find_spec("deepspeed") or "zero" not in kind]
     cases = {("whole", *case): None for kind in kinds for case in COMPARED[kind]}
@@ -120,6 +125,8 @@ def launch(listed: list[Any], path: Path) -> dict[str, Trained]:
         name, what, *values = json.loads(line)
         if what == "shares":
             found[name].shares.append(values)
+        elif what == "autocast":
+            found[name].autocast = values[0]
         elif what == "stopped":
             found[name].stopped += 1
         else:
@@ -136,17 +143,19 @@ def test_a_recipe_trains_the_same_in_parts_as_whole(
     rounding = 0.02 if variant == "half" else 5e-5  # FSDP gathers weights in half precision
     losses, expected = ([line[2] for line in run.losses] for run in (found, wanted))
     assert losses == pytest.approx(expected, rel=rounding)
-    if variant == "half":
-        exact = [line[2] for line in runs[f"{kind} {recipe} exact"].losses]
-        assert losses != pytest.approx(exact, rel=1e-6)
-    else:
+    if recipe != "tiny" and "paint" not in recipe:
+        assert found.autocast == wanted.autocast == [variant == "half"]
+    if variant != "half":
         assert_same_weights(found.folder, wanted.folder)
     assert len(found.shares) == len(wanted.shares) >= 1  # stages with steps
     for (weights, updated), (all_weights, all_updated) in zip(
         found.shares, wanted.shares, strict=True
     ):
         assert all_weights == all_updated == 1
-        assert weights < 0.52 if kind == "fsdp" else weights == 1
+        if kind == "fsdp":  # a painter's language model is never in parts
+            assert weights < (1 if "paint" in recipe else 0.52)
+        else:
+            assert weights == 1
         assert updated < 0.52
 
 
@@ -179,7 +188,7 @@ def assert_same_weights(found: Path, wanted: Path) -> None:
 
 def accelerator(kind: str, **plugin: Any) -> Any:
     state = SimpleNamespace(
-        fsdp_plugin=SimpleNamespace(cpu_ram_efficient_loading=True, **plugin),
+        fsdp_plugin=SimpleNamespace(**{"cpu_offload": None, **plugin}),
         deepspeed_plugin=SimpleNamespace(deepspeed_config=plugin),
     )
     return SimpleNamespace(
@@ -187,21 +196,41 @@ def accelerator(kind: str, **plugin: Any) -> Any:
     )
 
 
+ZERO_2 = {"zero_optimization": {"stage": 2}}
+
+
 @pytest.mark.parametrize(
     ("kind", "plugin", "precision", "message"),
     [
         ("FSDP", {"fsdp_version": 1}, "no", r"asks for FSDP 1; set fsdp_version: 2"),
         ("MEGATRON_LM", {}, "no", r"asks for MEGATRON_LM, .* set distributed_type: FSDP"),
-        ("DEEPSPEED", {"zero_optimization": {"stage": 3}}, "no", r"ZeRO 3; .* fsdp_version: 2, or"),
+        (
+            "FSDP",
+            {"fsdp_version": 2, "cpu_offload": CPUOffloadPolicy()},
+            "no",
+            r"FSDP offload: set fsdp_offload_params: false",
+        ),
+        ("DEEPSPEED", {"zero_optimization": {"stage": 3}}, "no", r"ZeRO 3; set zero_stage: 2 or 1"),
+        ("DEEPSPEED", {"zero_optimization": {"stage": 0}}, "no", r"ZeRO 0; set zero_stage: 2 or 1"),
         (
             "DEEPSPEED",
             {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
             "no",
             r"offload the optimizer, .* set offload_optimizer_device: none",
         ),
-        ("DEEPSPEED", {}, "fp16", r"engine\.mixed_precision: with DeepSpeed set bf16 or no"),
-        ("DEEPSPEED", {"optimizer": {"type": "Adam"}}, "no", r"config: optimizer: the recipe"),
-        ("DEEPSPEED", {"fp16": {"enabled": True}}, "no", r"config: fp16: the recipe decides"),
+        ("DEEPSPEED", ZERO_2, "fp16", r"engine\.mixed_precision: with DeepSpeed set bf16 or no"),
+        (
+            "DEEPSPEED",
+            {**ZERO_2, "optimizer": {"type": "Adam"}},
+            "no",
+            r"config: optimizer: the recipe",
+        ),
+        (
+            "DEEPSPEED",
+            {**ZERO_2, "fp16": {"enabled": True}},
+            "no",
+            r"config: fp16: the recipe decides",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_followed_says_what_to_set(
@@ -212,10 +241,30 @@ def test_a_config_that_cannot_be_followed_says_what_to_set(
     assert "\n" not in str(caught.value)
 
 
-def test_a_config_is_completed_with_what_the_recipe_decides() -> None:
-    fsdp = accelerator("FSDP", fsdp_version=2)
-    check_sharding(fsdp, "bf16")
-    assert fsdp.state.fsdp_plugin.cpu_ram_efficient_loading is False
+def test_an_fsdp_config_is_completed_with_what_the_recipe_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    given = accelerator(
+        "FSDP", fsdp_version=2, auto_wrap_policy=None, activation_checkpointing=True
+    )
+    check_sharding(given, "bf16")
+    plugin = given.state.fsdp_plugin
+    assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+    assert plugin.activation_checkpointing is plugin.cpu_ram_efficient_loading is False
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"  # transformers reads it
+    policy = plugin.mixed_precision_policy
+    assert (policy.param_dtype, policy.reduce_dtype) == (torch.bfloat16, torch.float32)
+    assert policy.output_dtype is None
+
+
+def test_fsdp_on_an_older_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.8.1"))
+    with pytest.raises(UserError, match=r"FSDP here needs torch 2\.9 or later; this is 2\.8\.1"):
+        check_sharding(accelerator("FSDP", fsdp_version=2), "no")
+
+
+def test_a_deepspeed_config_is_completed_with_what_the_recipe_decides() -> None:
     config: dict[str, Any] = {
         "bf16": {"enabled": True},
         "fp16": {"enabled": "auto"},

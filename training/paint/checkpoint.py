@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mpm_eval.data._emoji_data import emoji_data
 from mpm_eval.errors import UserError
-from mpm_eval.schema import TrainingRecord
+from mpm_eval.schema import StageRecord, TrainingRecord
 from mpm_eval.strict import build, read_json, to_jsonable
 from training.checkpoint import (
     load_record,
@@ -27,7 +27,7 @@ from training.language_model import LanguageModelConfig
 from training.paint.canvas import open_canvas
 from training.paint.condition import Bridge, Reader, Sketch
 from training.paint.model import MPMPaint
-from training.paint.reading import OpenedLM, open_lm, stored_lm
+from training.paint.reading import open_lm, stored_lm
 from training.paint.recipe import (
     CheckpointLM,
     ConditionConfig,
@@ -57,15 +57,15 @@ class Parts:
 
 @dataclass(frozen=True)
 class OpenedPainter:
-    """A painter before training."""
+    """What a painter was opened from; its weights are elsewhere, so that they can go."""
 
-    model: MPMPaint
     parts: Parts
-    lm: OpenedLM
+    lm_sha256: str  # of everything that decides a hidden state
+    lm_records: tuple[StageRecord, ...]  # of the stages that trained the language model
     backbones: Mapping[str, Provenance]  # by part: lm, unet, vae
 
 
-def open_painter(recipe: PaintRecipe) -> OpenedPainter:
+def open_painter(recipe: PaintRecipe) -> tuple[MPMPaint, OpenedPainter]:
     """Return a painter with a fresh bridge, and a fresh UNet unless it is a pretrained one."""
     assert isinstance(recipe.language_model, PretrainedConfig | CheckpointLM)
     lm = open_lm(recipe.language_model)
@@ -74,7 +74,7 @@ def open_painter(recipe: PaintRecipe) -> OpenedPainter:
     model, backbones = assemble(parts, Reader(lm.lm, lm.tokenizer, recipe.condition))
     if lm.backbone is not None:
         backbones["lm"] = lm.backbone
-    return OpenedPainter(model, parts, lm, backbones)
+    return model, OpenedPainter(parts, lm.sha256, lm.records, backbones)
 
 
 def parts_of(recipe: PaintRecipe, language_model: LanguageModelConfig | PretrainedConfig) -> Parts:

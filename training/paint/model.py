@@ -61,6 +61,12 @@ class MPMPaint(nn.Module):
     def tokenizer(self) -> Any:
         return self.reader.tokenizer
 
+    @property
+    def never_sharded(self) -> tuple[nn.Module, ...]:
+        """The language model: it reads prompts of one length at a time, so that processes run it
+        unequally often, and those that share weights have to run them together."""
+        return (self.lm,) if isinstance(self.lm, nn.Module) else ()
+
     def train(self, mode: bool = True) -> "MPMPaint":
         """Set the mode of what learns; language model and VAE stay as they are used."""
         super().train(mode)

@@ -39,19 +39,29 @@ def train_painter(recipe: PaintRecipe, out: Path, report: Report, features: Path
     work = open_work(out)
     torch.set_num_threads(recipe.threads)
     accelerator = open_accelerator(recipe.engine, out / "logs")
-    opened = open_painter(recipe)
-    model = _placed(opened.model, recipe, accelerator.device)
 
-    def reopen() -> MPMPaint:
-        return _placed(open_painter(recipe).model, recipe, accelerator.device)
+    def reopen() -> tuple[MPMPaint, OpenedPainter]:
+        model, opened = open_painter(recipe)
+        if recipe.engine.gradient_checkpointing:
+            model.unet.enable_gradient_checkpointing()
+        return model.to(accelerator.device), opened
 
+    model, opened = reopen()
     context = PaintContext(recipe, model, EmojiCorpus(emoji_data(), cast(Any, recipe)))
     context.process = accelerator.process_index, accelerator.num_processes
     state = _State(work / "state.safetensors", recipe.sha256, cast(Any, opened.parts))
     progress, optimizer_state, copies = state.load(cast(Any, model))
     run = Run(
-        cast(Any, context), accelerator, state, progress, copies, optimizer_state, report, reopen
+        cast(Any, context),
+        accelerator,
+        state,
+        progress,
+        copies,
+        optimizer_state,
+        report,
+        lambda: reopen()[0],
     )
+    del model, copies, optimizer_state  # the run lets go of them after a stage
     if recipe.paint is not None and progress.stage == 0:
         # One process reads the captions, the others what it kept.
         with accelerator.main_process_first():
@@ -70,19 +80,13 @@ def train_painter(recipe: PaintRecipe, out: Path, report: Report, features: Path
     return out
 
 
-def _placed(model: MPMPaint, recipe: PaintRecipe, device: torch.device) -> MPMPaint:
-    if recipe.engine.gradient_checkpointing:
-        model.unet.enable_gradient_checkpointing()
-    return model.to(device)
-
-
 def _read_captions(context: PaintContext, opened: OpenedPainter, folder: Path) -> None:
     data, most = context.corpus.data, context.recipe.max_pictures
     context.pictures = training_pictures(data)[:most]
     context.validation_pictures = validation_pictures(data)[:most]
     texts = list(caption_texts(data, context.pictures, context.recipe.pivot))
     context.captions = caption_states(
-        context.model.reader, texts, opened.lm.sha256, folder / "captions.safetensors"
+        context.model.reader, texts, opened.lm_sha256, folder / "captions.safetensors"
     )
 
 
@@ -91,13 +95,13 @@ def _finish(out: Path, run: Run, context: PaintContext, opened: OpenedPainter) -
     record = TrainingRecord(
         recipe=recipe.name,
         pivot=recipe.pivot,
-        stages=(*opened.lm.records, *_centring(context), *run.progress.records),
+        stages=(*opened.lm_records, *_centring(context), *run.progress.records),
         versions=versions(),
     )
     settings = {
         "recipe": recipe,
         "recipe_sha256": recipe.sha256,
-        "language_model_sha256": opened.lm.sha256,
+        "language_model_sha256": opened.lm_sha256,
     }
     save_painter(out, context.model, opened.parts, opened.backbones, settings, record)
     shutil.rmtree(out / "work")
