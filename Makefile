@@ -21,7 +21,7 @@ demo-paint: $(VENV)/.installed-paint
 test: $(VENV)/.installed-test
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2
 
-# The inner loop: 33 seconds on 2 cores (30 is the aim), of which importing transformers alone would be four.
+# The inner loop: 30 to 33 seconds on 2 cores, of which importing transformers alone would be four.
 test-fast: $(VENV)/.installed-test
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 -m "not slow" \
 	    --ignore tests/backends/test_huggingface.py --ignore tests/backends/test_encoding.py \
