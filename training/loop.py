@@ -212,7 +212,7 @@ class _Trainer:
         recipe = run.context.recipe
         whole = stage.examples(step)
         rank, world = run.context.process
-        mine = whole if stage.sharded else whole[rank::world]
+        mine = whole if stage.draws_own else whole[rank::world]
         torch.manual_seed(_seed(recipe.seed, stage.name, step) + rank)
         self.optimizer.start(rate(step, stage.config.steps, stage.config.warmup_steps))
         # As many parts in every process: sharded weights are gathered by all at once.

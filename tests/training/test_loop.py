@@ -437,6 +437,15 @@ def test_without_accelerate_the_extra_is_named(
         open_accelerator(EngineConfig(), tmp_path)
 
 
+def test_a_config_that_accelerate_cannot_follow_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr("accelerate.accelerator.is_deepspeed_available", lambda: False)
+    with pytest.raises(UserError, match=r"^accelerate's config: DeepSpeed is not installed"):
+        open_accelerator(EngineConfig(), tmp_path)
+
+
 @pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
 def test_a_tracker_that_is_not_installed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str
@@ -531,7 +540,7 @@ def test_every_stage_has_the_seam_of_the_loop(context_of: OneContext) -> None:
     context = context_of()
     for name in STAGES:
         stage: Stage = open_stage(name, context)
-        assert stage.name == name and not stage.sharded and stage.state() == {}
+        assert stage.name == name and not stage.draws_own and stage.state() == {}
         assert {n.partition(".")[0] for n, _ in stage.parameters()} <= {"lm", "bridge"}
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mpm_eval.resources import shipped
 from mpm_eval.zero_shot import label
 from tests.training.small_recipes import picture, small_recipes
 from training.interface import load_checkpoint, plan, train
+from training.state import State
 
 pytestmark = pytest.mark.slow  # models are trained
 
@@ -86,6 +88,27 @@ def test_a_streamed_run_that_was_stopped_ends_as_one_that_was_not(
     whole = train(recipe, tmp_path / "whole", longer)
     for name in ("model.safetensors", "training.json"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_as_many_processes_as_saved_a_stream_have_to_take_it_up(
+    settings: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(stage: str, done: int, *_: float) -> None:
+        if (stage, done) == ("instruct", 2):
+            raise KeyboardInterrupt
+
+    load = State.load
+
+    def of_two(self: State, model: Any) -> Any:
+        progress, *rest = load(self, model)
+        return replace(progress, stream=progress.stream * 2), *rest
+
+    overrides = [*settings["siglip2_qwen"], "save_every_s=0.0"]
+    with pytest.raises(KeyboardInterrupt):
+        train("siglip2_qwen", tmp_path / "out", overrides, stop)
+    monkeypatch.setattr(State, "load", of_two)
+    with pytest.raises(UserError, match=r"instruct: 2 processes saved .* launch 2 again$"):
+        train("siglip2_qwen", tmp_path / "out", overrides)
 
 
 def test_a_language_model_opened_in_half_precision_learns_in_float32(

@@ -49,7 +49,7 @@ class Stage(Protocol):
 
     name: str
     muon: bool
-    sharded: bool  # each process draws its own part of a batch, instead of the whole
+    draws_own: bool  # each process draws its own part of a batch, instead of the whole
 
     @property
     def config(self) -> StageConfig: ...

@@ -21,7 +21,7 @@ class EmojiStage:
     muon: bool
     context: Context
     config: Any
-    sharded = False
+    draws_own = False
 
     def prepare(self) -> None:
         """Fit the bridge's fixed statistics to the plain views of the training pictures."""

@@ -44,7 +44,7 @@ class StreamStage:
     """
 
     muon = False
-    sharded = True
+    draws_own = True
 
     def __init__(self, context: Context, config: StreamStageConfig, name: str):
         self.context, self.config, self.name = context, config, name
