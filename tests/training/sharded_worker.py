@@ -4,6 +4,7 @@ accelerate follows such settings on accelerators only; here its state is told th
 else is its own.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -50,9 +51,9 @@ def open_sharded(self: AcceleratorState, *args: Any, **named: Any) -> None:
 
 def without_compiler() -> None:
     """Have DeepSpeed's processes talk through gloo alone, not through an extension it compiles."""
-    import deepspeed.comm.torch
-
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    # Not as an attribute of deepspeed.comm, where that name is torch itself.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
 
 
 def tell(name: str, *line: Any) -> None:
