@@ -59,8 +59,8 @@ class Optimizer:
     ) -> tuple[nn.Module, dict[str, nn.Parameter]]:
         """Hand module and optimizers to accelerate; return the wrapped module and what learns in
         its part `model`, by name: sharding puts new parameters in the place of the old."""
-        self._zero = is_deepspeed(accelerator) and accelerator.deepspeed_plugin.zero_stage > 0
-        if is_deepspeed(accelerator) and len(self._parts) > 1:
+        self._zero = is_deepspeed(accelerator)
+        if self._zero and len(self._parts) > 1:
             raise UserError(
                 "DeepSpeed takes one optimizer, and a new language model learns by two (Muon and "
                 "AdamW): set distributed_type: FSDP and fsdp_version: 2, or MULTI_GPU"
@@ -83,7 +83,7 @@ class Optimizer:
 
         A norm that is not finite changes nothing, but DeepSpeed has taken its step by now.
         """
-        if is_deepspeed(accelerator):
+        if self._zero:
             norm = torch.tensor(accelerator.deepspeed_engine_wrapped.get_global_grad_norm())
             return norm if norm >= 0 else norm.new_tensor(float("inf"))  # -1: not finite
         accelerator.unscale_gradients()

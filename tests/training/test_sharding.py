@@ -289,6 +289,5 @@ def test_two_optimizers_are_one_too_many_for_deepspeed() -> None:
     weights = [(name, torch.nn.Parameter(torch.ones(2, 2))) for name in ("a", "embedding")]
     optimizer = Optimizer(weights, 0.1, muon=True)
     deepspeed = accelerator("DEEPSPEED")
-    deepspeed.deepspeed_plugin = SimpleNamespace(zero_stage=2)
     with pytest.raises(UserError, match=r"takes one optimizer, .* set distributed_type: FSDP"):
         optimizer.prepare(deepspeed, torch.nn.Identity(), torch.nn.Identity())
